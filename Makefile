@@ -1,0 +1,43 @@
+# Debian's python3.11 can come without ensurepip, so the first one that can make a venv is taken.
+PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
+	$$python -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& command -v $$python && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+
+.PHONY: install demo test constraints clean
+
+install: $(INSTALLED)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with its venv module is needed" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python $(PIP_INSTALL) "pip>=25.1"
+	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --editable ".[aws]" --group dev
+	touch $@
+
+demo: install
+	PATH="$(CURDIR)/$(BIN):$$PATH" cloudops run examples/release.yaml
+	@echo "The Prefect server keeps running, so that you can look at the run; to stop it: $(BIN)/cloudops server stop"
+
+test: install
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/basedpyright
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+# Plain name==version lines and no lock file: where a package comes from is each machine's own setting.
+constraints:
+	set -e; fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
+	$(PYTHON) -m venv "$$fresh"; \
+	"$$fresh"/bin/python $(PIP_INSTALL) "pip>=25.1"; \
+	"$$fresh"/bin/python $(PIP_INSTALL) ".[aws]" --group dev; \
+	"$$fresh"/bin/python -m pip freeze --exclude cloudops-prefect > "$$fresh"/all; \
+	grep -E '^[A-Za-z0-9._-]+==[^ ]+$$' "$$fresh"/all > constraints.txt
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

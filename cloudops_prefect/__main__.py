@@ -1,0 +1,5 @@
+"""`python -m cloudops_prefect` is `cloudops`."""
+
+from cloudops_prefect.cli import main
+
+main()

@@ -1,0 +1,100 @@
+"""What a plan's run shows in the Prefect UI: how far it is, and how each command ended."""
+
+from __future__ import annotations
+
+import json
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import TYPE_CHECKING
+
+import anyio
+from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
+
+from cloudops_prefect.publishing import until_delivered
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence, Sized
+    from uuid import UUID
+
+    from prefect.client.orchestration import PrefectClient
+
+    from cloudops_prefect.models import ExecutionPlan, ExecutionResult
+
+PROGRESS_KEY = "cloudops-progress"
+RESULTS_KEY = "cloudops-results"
+INTERVAL = 1.0
+"""Seconds between two updates of the progress."""
+
+
+class PlanProgress:
+    """A progress artifact that follows how many of a plan's commands have ended."""
+
+    def __init__(self, client: PrefectClient, flow_run_id: UUID, ended: Sized, total: int) -> None:
+        self._client = client
+        self._flow_run_id = flow_run_id
+        self._ended = ended
+        self._total = total
+        self._shown = -1
+        self._artifact_id: UUID | None = None
+
+    @asynccontextmanager
+    async def shown(self) -> AsyncGenerator[None]:
+        """Shows the progress while the plan runs inside, and where it came to in the end."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._follow)
+            yield
+            tasks.cancel_scope.cancel()
+        await self._update()
+
+    async def _follow(self) -> None:
+        while True:
+            # Cancelled in the middle of a request, the artifact might be made twice.
+            with anyio.CancelScope(shield=True):
+                await self._update()
+            await anyio.sleep(INTERVAL)
+
+    async def _update(self) -> None:
+        if (ended := len(self._ended)) == self._shown:
+            return
+        self._shown = ended
+        percent = 100 * ended / self._total
+        if self._artifact_id is None:
+            await until_delivered(partial(self._create, percent))
+        else:
+            update = ArtifactUpdate(data=percent)
+            await until_delivered(partial(self._client.update_artifact, self._artifact_id, update))
+
+    async def _create(self, percent: float) -> None:
+        artifact = await self._client.create_artifact(
+            ArtifactCreate(
+                key=PROGRESS_KEY,
+                type="progress",
+                description=f"Commands that have ended, of {self._total}",
+                data=percent,
+                flow_run_id=self._flow_run_id,
+            )
+        )
+        self._artifact_id = artifact.id
+
+
+def results_table(
+    plan: ExecutionPlan, flow_run_id: UUID, results: Sequence[ExecutionResult]
+) -> ArtifactCreate:
+    """Makes the table of a plan's commands and how each ended."""
+    rows = [
+        {
+            "command": request.display_name,
+            "status": result.status,
+            "exit code": "" if result.exit_code is None else result.exit_code,
+            "duration": f"{result.duration.total_seconds():.3f} s",
+            "log": "" if result.log_path is None else str(result.log_path),
+        }
+        for request, result in zip(plan.commands, results, strict=True)
+    ]
+    return ArtifactCreate(
+        key=RESULTS_KEY,
+        type="table",
+        description=plan.description or "How the plan's commands ended",
+        data=json.dumps(rows),
+        flow_run_id=flow_run_id,
+    )

@@ -1,0 +1,64 @@
+"""The Prefect API that the command line uses: the configured one, else a local server's."""
+
+import os
+
+from cloudops_prefect import server
+from cloudops_prefect.cli.printing import error_line
+
+
+def connect() -> None:
+    """Makes sure that there is an API to talk to; starts the local server if none is configured.
+
+    Raises:
+        LocalServerError: It could not be started.
+    """
+    from prefect.settings import get_current_settings
+
+    _quieten_prefect()
+    if get_current_settings().api.url is None:
+        _use(server.running_server() or _start_local_server())
+
+
+def api_complaint(error: Exception) -> str | None:
+    """What to tell the user of an error that comes from the API; None if it does not."""
+    from httpx import HTTPStatusError, TransportError
+    from prefect.settings import get_current_settings
+
+    api = f"the Prefect API at {get_current_settings().api.url}"
+    if isinstance(error, HTTPStatusError):
+        return f"{api} answered {error.response.status_code} {error.response.reason_phrase}"
+    # Prefect's client asks for the API's version first, and reports with a bare RuntimeError.
+    unreachable = isinstance(error, RuntimeError) and str(error).startswith("Failed to reach API")
+    if unreachable or isinstance(error, TransportError):
+        return f"{api} does not answer; is PREFECT_API_URL right?"
+    return None
+
+
+def _start_local_server() -> server.LocalServer:
+    error_line("No Prefect API is configured: starting a local Prefect server (about 10 s) ...")
+    local = server.ensure()
+    error_line(f"It runs in the background, its UI is at {local.ui_url}")
+    return local
+
+
+def _use(local: server.LocalServer) -> None:
+    from prefect.context import refresh_global_settings_context
+
+    os.environ["PREFECT_API_URL"] = local.url
+    os.environ.setdefault("PREFECT_UI_URL", local.ui_url)
+    refresh_global_settings_context()
+
+
+def _quieten_prefect() -> None:
+    """Keeps Prefect's own log off the terminal; the API gets it all the same."""
+    import logging
+
+    from prefect.logging.configuration import setup_logging
+    from prefect.logging.handlers import PrefectConsoleHandler
+
+    if "PREFECT_LOGGING_LEVEL" in os.environ:
+        return
+    setup_logging()
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, PrefectConsoleHandler):
+            handler.setLevel(logging.CRITICAL)

@@ -1,0 +1,83 @@
+"""An execution followed to its end, and cancelled by the signals that end a program."""
+
+import signal
+from asyncio import Event, get_running_loop
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import anyio
+
+from cloudops_prefect.cli.printing import error_line
+from cloudops_prefect.errors import ExecutionNotRunningError
+
+if TYPE_CHECKING:
+    from cloudops_prefect.engine import ExecutionEngine
+    from cloudops_prefect.models import ExecutionEvent, ExecutionResult, PlanExecutionResult
+
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass
+class Interruption:
+    """The first signal that asked us to end, once there is one."""
+
+    signal_number: int | None = None
+    came: Event = field(default_factory=Event)
+
+    def on_signal(self, signal_number: int) -> None:
+        """Takes the first one as the wish to cancel; nothing ends the wait for the processes."""
+        if self.signal_number is not None:
+            error_line("Still waiting for the processes to be gone ...")
+            return
+        self.signal_number = signal_number
+        self.came.set()
+        error_line("Cancelling, and waiting for the processes to be gone ...")
+
+
+@contextmanager
+def interruptible() -> Generator[Interruption]:
+    """Turns SIGINT, SIGTERM and SIGHUP into an interruption, but for those that are ignored."""
+    interruption, loop = Interruption(), get_running_loop()
+    # nohup and background jobs of scripts have us ignore some of them, and mean it.
+    heeded = [number for number in _ENDING if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in heeded:
+        loop.add_signal_handler(number, interruption.on_signal, number)
+    try:
+        yield interruption
+    finally:
+        for number in heeded:
+            loop.remove_signal_handler(number)
+
+
+async def follow(
+    engine: "ExecutionEngine",
+    started: Awaitable[UUID],
+    show: Callable[["ExecutionEvent"], None],
+    interruption: Interruption,
+) -> "ExecutionResult | PlanExecutionResult":
+    """Shows what an execution does until it has ended; cancels it on an interruption.
+
+    Args:
+        engine: What runs it.
+        started: The start of the execution, which gives its id.
+        show: Is called with each event.
+        interruption: What asks for the end.
+    """
+    execution_id = await started
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_cancel_on, interruption, engine, execution_id)
+        async for event in engine.stream(execution_id):
+            show(event)
+        tasks.cancel_scope.cancel()
+    return await engine.wait(execution_id)
+
+
+async def _cancel_on(
+    interruption: Interruption, engine: "ExecutionEngine", execution_id: UUID
+) -> None:
+    await interruption.came.wait()
+    with suppress(ExecutionNotRunningError):
+        await engine.cancel(execution_id)

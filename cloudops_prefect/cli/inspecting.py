@@ -1,0 +1,97 @@
+"""Executions looked at, whoever runs them."""
+
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from cloudops_prefect.cli import printing
+from cloudops_prefect.cli.event_lines import CommandLines, PlanLines
+from cloudops_prefect.config import ExecutionConfig
+from cloudops_prefect.engine import ExecutionEngine
+from cloudops_prefect.errors import ExecutionNotCompletedError
+from cloudops_prefect.models import ExecutionStatus, PlanExecutionResult
+
+if TYPE_CHECKING:
+    from cloudops_prefect.models import ExecutionEvent
+
+
+async def print_status(execution_id: UUID, *, json: bool) -> int:
+    """Prints where an execution stands."""
+    async with ExecutionEngine(ExecutionConfig.load()) as engine:
+        status = await engine.get_status(execution_id)
+    if json:
+        printing.json_document({"id": execution_id, "status": status.value})
+    else:
+        printing.line(status.value)
+    return 0
+
+
+async def print_result(execution_id: UUID, *, json: bool) -> int:
+    """Prints how an execution ended."""
+    async with ExecutionEngine(ExecutionConfig.load()) as engine:
+        status = await engine.get_status(execution_id)
+        if not status.is_final:
+            raise ExecutionNotCompletedError(execution_id, status)
+        result = await engine.wait(execution_id)
+        ui_url = engine.ui_url(result.execution_id)
+    if json:
+        printing.json_document(result)
+        return 0
+    if isinstance(result, PlanExecutionResult):
+        printing.plan_summary(result, printing.numbered(result))
+    else:
+        printing.command_summary(result)
+    printing.line(f"UI: {ui_url}")
+    return 0
+
+
+async def print_logs(execution_id: UUID, *, json: bool) -> int:
+    """Prints what an execution has printed so far."""
+    async with ExecutionEngine(ExecutionConfig.load()) as engine:
+        logs = await engine.read_logs(execution_id)
+    if json:
+        printing.json_document({"id": execution_id, "logs": logs})
+    elif logs:
+        printing.line(logs.removesuffix("\n"))
+    return 0
+
+
+async def follow_logs(execution_id: UUID, *, json: bool) -> int:
+    """Prints what an execution prints, from its first line, until it ends."""
+    async with ExecutionEngine(ExecutionConfig.load()) as engine:
+        show = _show_json if json else None
+        async for event in engine.stream(execution_id):
+            if show is None:
+                # A plan's events start with how far it is, or with a command that is not the plan.
+                whole = event.execution_id == execution_id and event.event_type != "progress"
+                show = CommandLines().show if whole else PlanLines({}).show
+            show(event)
+    return 0
+
+
+async def print_list(*, limit: int, status: str | None, json: bool) -> int:
+    """Prints the newest executions."""
+    wanted = None if status is None else ExecutionStatus(status)
+    async with ExecutionEngine(ExecutionConfig.load()) as engine:
+        summaries = await engine.list_executions(limit=limit, status=wanted)
+    if json:
+        printing.json_document(summaries)
+    else:
+        printing.executions(summaries)
+    return 0
+
+
+async def cancel(execution_id: UUID, *, json: bool) -> int:
+    """Asks for the end of an execution."""
+    async with ExecutionEngine(ExecutionConfig.load()) as engine:
+        await engine.cancel(execution_id)
+        status = await engine.get_status(execution_id)
+    if json:
+        printing.json_document({"id": execution_id, "status": status.value})
+    else:
+        ended = status is ExecutionStatus.CANCELLED
+        printing.line(f"{'Cancelled' if ended else 'Cancelling'} {execution_id}")
+    return 0
+
+
+def _show_json(event: "ExecutionEvent") -> None:
+    printing.line(event.model_dump_json())

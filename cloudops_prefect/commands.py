@@ -1,0 +1,190 @@
+"""What each kind of command is to the operating system: arguments and environment."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cloudops_prefect.errors import (
+    InvalidCommandError,
+    InvalidWorkingDirError,
+    ScriptNotFoundError,
+    SpawnFailedError,
+)
+from cloudops_prefect.models import AwsCliCommand, ExecCommand, ScriptCommand, ShellCommand
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cloudops_prefect.models import Command
+
+_INTERPRETERS = {
+    ".awk": ("awk", "-f"),
+    ".bash": ("bash",),
+    ".cjs": ("node",),
+    ".csh": ("csh",),
+    ".fish": ("fish",),
+    ".jl": ("julia",),
+    ".js": ("node",),
+    ".ksh": ("ksh",),
+    ".lua": ("lua",),
+    ".mjs": ("node",),
+    ".php": ("php",),
+    ".pl": ("perl",),
+    ".ps1": ("pwsh", "-File"),
+    ".py": ("python3",),
+    ".r": ("Rscript",),
+    ".rb": ("ruby",),
+    ".sh": ("bash",),
+    ".tcl": ("tclsh",),
+    ".ts": ("node",),
+    ".zsh": ("zsh",),
+}
+_DEFAULT_INTERPRETER = ("bash",)
+
+# Linux reads no more of a file to find its shebang.
+_SHEBANG_BYTES = 256
+
+# Version 1 of the AWS CLI knows only the AWS_DEFAULT_… form of each, and takes AWS_DEFAULT_PROFILE
+# before AWS_PROFILE where both are set: all names of one setting have to say the same.
+_PROFILE = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE")
+_REGION = ("AWS_REGION", "AWS_DEFAULT_REGION")
+_OUTPUT = ("AWS_OUTPUT", "AWS_DEFAULT_OUTPUT")
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """What to start.
+
+    Attributes:
+        argv: The program, by name or path, and its arguments.
+        env: What the kind of command has to say about the environment. What the request says of
+            the same things has been taken into account, so that this goes over the request's.
+    """
+
+    argv: tuple[str, ...]
+    env: dict[str, str] = field(default_factory=dict[str, str])
+
+
+def invocation(
+    command: Command, request_env: Mapping[str, str], working_dir: Path | None = None
+) -> Invocation:
+    """Return what to start for `command`. Reads nothing but the first line of a script.
+
+    Args:
+        command: One of the four kinds.
+        request_env: What the request adds to the environment.
+        working_dir: Where the command will run; a script's relative path starts there. None: the
+            directory of this process.
+
+    Raises:
+        ScriptNotFoundError: The script is not there, or no file.
+        SpawnFailedError: The script can't be read.
+        InvalidCommandError: The interpreter's quotes don't match.
+    """
+    match command:
+        case ScriptCommand():
+            return Invocation(_script_argv(command, working_dir))
+        case ExecCommand():
+            return Invocation((command.program, *command.args))
+        case ShellCommand():
+            return Invocation((command.shell, "-c", command.command))
+        case AwsCliCommand():
+            return _aws(command, request_env)
+
+
+def complete_env(
+    call: Invocation, request_env: Mapping[str, str], base: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return the whole environment of a command: `base` (this process's), with the request's."""
+    return {**(os.environ if base is None else base), **request_env, **call.env}
+
+
+def check_working_dir(path: Path) -> None:
+    """Refuse a directory that nothing can run in.
+
+    Raises:
+        InvalidWorkingDirError: It doesn't exist, is no directory, or may not be entered.
+    """
+    if not path.exists():
+        raise InvalidWorkingDirError(f"{path} does not exist")
+    if not path.is_dir():
+        raise InvalidWorkingDirError(f"{path} is not a directory")
+    if not os.access(path, os.X_OK):
+        raise InvalidWorkingDirError(f"{path}: permission denied")
+
+
+def _script_argv(command: ScriptCommand, working_dir: Path | None) -> tuple[str, ...]:
+    # Absolute: a name that begins with a dash would be an option to the interpreter, and bash looks
+    # for one without a slash in PATH.
+    path = ((working_dir or Path()) / command.path).absolute()
+    first_line = _first_line(path)
+    if command.interpreter is not None:
+        interpreter = _split_interpreter(command.interpreter)
+    else:
+        by_extension = _INTERPRETERS.get(path.suffix.lower(), _DEFAULT_INTERPRETER)
+        interpreter = _shebang(first_line) or by_extension
+    return (*interpreter, str(path))
+
+
+def _first_line(path: Path) -> bytes:
+    if not path.is_file():
+        raise ScriptNotFoundError(path)
+    try:
+        with path.open("rb") as script:
+            return script.readline(_SHEBANG_BYTES)
+    except OSError as error:
+        raise SpawnFailedError(f"script {path}: {error.strerror}") from error
+
+
+def _shebang(first_line: bytes) -> tuple[str, ...]:
+    """Split a `#!` line as the kernel does: all that follows the interpreter is one argument."""
+    if not first_line.startswith(b"#!"):
+        return ()
+    return tuple(os.fsdecode(part).strip() for part in first_line[2:].strip().split(maxsplit=1))
+
+
+def _split_interpreter(interpreter: str) -> tuple[str, ...]:
+    if Path(interpreter).is_file():
+        return (interpreter,)
+    try:
+        return tuple(shlex.split(interpreter))
+    except ValueError as error:
+        raise InvalidCommandError(f"interpreter `{interpreter}`: {error}") from error
+
+
+def _aws(command: AwsCliCommand, request_env: Mapping[str, str]) -> Invocation:
+    args = command.args
+    env = {"AWS_PAGER": ""}
+    env |= _setting(_PROFILE, command.profile, request_env)
+    env |= _setting(_REGION, command.region, request_env)
+    if not any(arg == "--output" or arg.startswith("--output=") for arg in args):
+        env |= _setting(_OUTPUT, "json", request_env)
+    program = _aws_program(request_env)
+    return Invocation((program, command.service, command.operation, *args), env)
+
+
+def _setting(
+    names: tuple[str, ...], value: str | None, request_env: Mapping[str, str]
+) -> dict[str, str]:
+    """Give all names of one setting the request's value, else the command's; none if it has none.
+
+    A name that the request sets keeps what the request says.
+    """
+    told = [request_env[name] for name in names if name in request_env]
+    value = told[0] if told else value
+    return {} if value is None else {name: request_env.get(name, value) for name in names}
+
+
+def _aws_program(request_env: Mapping[str, str]) -> str:
+    # The AWS CLI of the `aws` extra is beside our interpreter, which need not be in PATH.
+    if shutil.which("aws", path=request_env.get("PATH")) is None:
+        beside = Path(sys.executable).with_name("aws")
+        if beside.is_file():
+            return str(beside)
+    return "aws"

@@ -1,0 +1,201 @@
+"""One request, run here: its checks, its process, its log, its result. Knows nothing of Prefect."""
+
+from __future__ import annotations
+
+import signal
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from cloudops_prefect.commands import check_working_dir, complete_env, invocation
+from cloudops_prefect.errors import (
+    CommandFailedError,
+    ExecutionCancelledError,
+    ExecutionError,
+    ExecutionIOError,
+    ExecutionTimeoutError,
+    SpawnFailedError,
+    ValidationError,
+)
+from cloudops_prefect.models import ExecutionResult, ExecutionStatus, ScriptCommand
+from cloudops_prefect.output import OutputLog
+from cloudops_prefect.process import ProcessOutcome, StopRequest, run_process
+from cloudops_prefect.redaction import Redactor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from uuid import UUID
+
+    from cloudops_prefect.config import ExecutionConfig
+    from cloudops_prefect.models import ExecutionRequest
+
+NOT_STARTED = -1
+CANNOT_START = (SpawnFailedError, ValidationError, ExecutionIOError)
+
+
+@dataclass(slots=True)
+class CommandExecution:
+    """A request that is executed on this machine.
+
+    Attributes:
+        env_from: Blocks that are read where the command runs.
+        env: What the request's blocks add to the environment; the request's own ``env`` wins.
+        secrets: Values that are replaced in everything that the command prints.
+        stop: Asks for the end of the command; ``reason`` becomes the result's status.
+    """
+
+    request: ExecutionRequest
+    execution_id: UUID
+    config: ExecutionConfig
+    env_from: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict[str, str])
+    secrets: tuple[str, ...] = ()
+    stop: StopRequest = field(default_factory=StopRequest)
+    log: OutputLog | None = None
+    result: ExecutionResult | None = None
+
+    @property
+    def log_path(self) -> Path:
+        """Where the bytes that the command prints are kept."""
+        return self.config.log_path(self.execution_id)
+
+    def open(self) -> OutputLog:
+        """Opens the log, so that readers may follow it from before the first byte.
+
+        Raises:
+            ExecutionIOError: if the log's directory or the user's copy can't be written.
+        """
+        self.log = OutputLog.open(
+            self.log_path,
+            max_output_bytes=self.config.max_output_bytes,
+            redactor=Redactor(self.secrets),
+            copy_to=self.request.output_log_path,
+        )
+        return self.log
+
+    async def run(self, refusal: ExecutionError | None = None) -> ExecutionResult:
+        """Runs the command to its end and returns the result, without the output it kept.
+
+        A command that can't be started has a result too: failed, exit code -1.
+
+        Args:
+            refusal: Why the command can't be started, if that is known already.
+        """
+        if refusal is not None:
+            self.result = self._not_started(refusal, datetime.now(UTC))
+        else:
+            self.result = await self._run()
+        return self.result
+
+    async def _run(self) -> ExecutionResult:
+        started = datetime.now(UTC)
+        try:
+            log = self.log or self.open()
+            with log:
+                outcome = await self._run_process(log)
+                for leftover in outcome.leftovers:
+                    log.note(f"stopped a process left in the background: {leftover}")
+        except CANNOT_START as error:
+            return self._not_started(error, started)
+        return self._ended(outcome)
+
+    def result_with_output(self) -> ExecutionResult:
+        """Returns the result together with the end of what the command printed on each stream."""
+        result = self.result
+        assert result is not None, "the command has not ended"  # noqa: S101
+        if self.log is None:
+            return result
+        stdout, stdout_truncated = self.log.captured("stdout")
+        stderr, stderr_truncated = self.log.captured("stderr")
+        return result.model_copy(
+            update={
+                "stdout": stdout,
+                "stderr": stderr,
+                "stdout_truncated": stdout_truncated,
+                "stderr_truncated": stderr_truncated,
+            }
+        )
+
+    async def _run_process(self, log: OutputLog) -> ProcessOutcome:
+        request = self.request
+        if request.working_dir is not None:
+            check_working_dir(request.working_dir)
+        env = {**self.env, **request.env}
+        call = invocation(request.command, env, working_dir=request.working_dir)
+        return await run_process(
+            call.argv,
+            env=complete_env(call, env),
+            cwd=request.working_dir,
+            on_output=log.write,
+            stop=self.stop,
+            timeout=self._timeout_ms / 1000,
+            grace_period=self.config.grace_period_ms / 1000,
+        )
+
+    @property
+    def _timeout_ms(self) -> int:
+        return self.request.effective_timeout_ms(self.config)
+
+    def _not_started(self, error: ExecutionError, started: datetime) -> ExecutionResult:
+        return self._result(
+            ExecutionStatus.FAILED, NOT_STARTED, str(error), started, datetime.now(UTC)
+        )
+
+    def _ended(self, outcome: ProcessOutcome) -> ExecutionResult:
+        status, error = self._verdict(outcome)
+        if self.log is not None and self.log.loss is not None:
+            error = f"{error}; {self.log.loss}" if error else self.log.loss
+        return self._result(status, outcome.returncode, error, outcome.started_at, outcome.ended_at)
+
+    def _verdict(self, outcome: ProcessOutcome) -> tuple[ExecutionStatus, str | None]:
+        if outcome.ended_by == "timeout":
+            return ExecutionStatus.TIMEOUT, str(ExecutionTimeoutError(self._timeout_ms))
+        if outcome.ended_by == "cancelled":
+            return ExecutionStatus.CANCELLED, str(ExecutionCancelledError())
+        if outcome.returncode == 0:
+            return ExecutionStatus.COMPLETED, None
+        failure = CommandFailedError(outcome.returncode, describe_signal(outcome.returncode))
+        return ExecutionStatus.FAILED, str(failure)
+
+    def _result(
+        self,
+        status: ExecutionStatus,
+        exit_code: int,
+        error: str | None,
+        started: datetime,
+        ended: datetime,
+    ) -> ExecutionResult:
+        redact = Redactor(self.secrets).text
+        return ExecutionResult(
+            id=self.request.id,
+            execution_id=self.execution_id,
+            status=status,
+            exit_code=exit_code,
+            error=None if error is None else redact(error),
+            started_at=started,
+            completed_at=ended,
+            duration=max(ended - started, timedelta()),
+            log_path=self.log_path,
+        )
+
+
+def describe_signal(returncode: int) -> str | None:
+    """Names the signal that ended a process, None if it exited by itself."""
+    if returncode >= 0:
+        return None
+    try:
+        name = signal.Signals(-returncode).name
+    except ValueError:
+        name = f"signal {-returncode}"
+    if -returncode == signal.SIGKILL:
+        return f"killed by {name}: the machine's memory may have run out"
+    return f"killed by {name}"
+
+
+def check_paths(request: ExecutionRequest) -> None:
+    """Refuses what can't run on this machine; raises as the process would, before it is there."""
+    if request.working_dir is not None:
+        check_working_dir(request.working_dir)
+    if isinstance(request.command, ScriptCommand):
+        invocation(request.command, request.env, request.working_dir)

@@ -1,0 +1,110 @@
+"""The mistakes of one text, found in any order, with the places where they are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+from cloudops_prefect.json_nodes import compose_json
+from cloudops_prefect.mistakes import Mistake, did_you_mean, field_text, shown
+from cloudops_prefect.nodes import TextError, has_path, line_and_column, offset_of, to_data
+from cloudops_prefect.yaml_nodes import compose_yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cloudops_prefect.mistakes import FieldPath
+    from cloudops_prefect.nodes import Node, Tree
+
+
+class Findings:
+    """A text as data, and what is wrong with it.
+
+    Args:
+        text: YAML or JSON.
+        source: The file's name as messages have it; `.json` at its end lets YAML be refused.
+    """
+
+    def __init__(self, text: str, source: str) -> None:
+        self._text = text.removeprefix("\ufeff")
+        self._source = source
+        self._mistakes: dict[Mistake, None] = {}
+        self._root: Node | None = None
+        self.data: object = None
+        try:
+            self._read()
+        except TextError as error:
+            self._add_text_error(error)
+
+    @property
+    def mistakes(self) -> list[Mistake]:
+        """Every mistake once, in the order of the text."""
+        return sorted(self._mistakes, key=lambda mistake: (mistake.line, mistake.column))
+
+    def add(
+        self,
+        path: FieldPath,
+        message: str,
+        hint: str | None = None,
+        *,
+        kind: Literal["missing", "command", "other"] = "other",
+        of_name: bool = False,
+    ) -> None:
+        """Add a mistake in the value at a path, or in its name."""
+        offset = offset_of(self._root, path, of_name=of_name) if self._root else 0
+        self._add_at(offset, field_text(path), message, hint, kind)
+
+    def add_missing(self, path: FieldPath, hint: str | None = None) -> None:
+        """Add that a required field is absent or empty."""
+        self.add(path, "required, but missing or empty", hint, kind="missing")
+
+    def add_unknown(self, path: FieldPath, valid: Iterable[str]) -> None:
+        """Add that a field isn't known where it stands."""
+        name = str(path[-1])
+        self.add(path, f"unknown field `{name}`", did_you_mean(name, valid), of_name=True)
+
+    def object(self, otherwise: str) -> dict[str, Any] | None:
+        """Return the data if it is an object, else add what it should have been."""
+        if isinstance(self.data, dict):
+            return cast("dict[str, Any]", self.data)
+        if not self._mistakes:
+            self.add((), f"{otherwise}; this is {shown(self.data)}")
+        return None
+
+    def has(self, path: FieldPath) -> bool:
+        """Return whether the text has exactly this path."""
+        return self._root is not None and has_path(self._root, path)
+
+    def _read(self) -> None:
+        tree = self._tree()
+        self._root = tree.root
+        for error in tree.repeated:
+            self._add_text_error(error)
+        if tree.root is None:
+            raise TextError(0, "the file is empty")
+        self.data = to_data(tree.root)
+
+    def _tree(self) -> Tree:
+        if not self._text.lstrip().startswith("{") and not self._source.endswith(".json"):
+            return compose_yaml(self._text)
+        try:
+            return compose_json(self._text)
+        except TextError as error:
+            if self._source.endswith(".json"):
+                raise TextError(error.offset, f"not JSON: {error.message}", error.hint) from None
+            # YAML has braces too.
+            return compose_yaml(self._text)
+
+    def _add_text_error(self, error: TextError) -> None:
+        self._add_at(error.offset, "", error.message, error.hint, "other")
+
+    def _add_at(
+        self,
+        offset: int,
+        field: str,
+        message: str,
+        hint: str | None,
+        kind: Literal["missing", "command", "other"],
+    ) -> None:
+        line, column = line_and_column(self._text, offset)
+        mistake = Mistake(self._source, line, column, field, message, hint, kind)
+        self._mistakes.setdefault(mistake)

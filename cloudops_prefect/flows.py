@@ -1,0 +1,163 @@
+"""Plans and single commands as Prefect flows."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import networkx as nx
+from prefect import Flow, flow
+from prefect.context import FlowRunContext
+from prefect.states import Failed
+
+from cloudops_prefect.artifacts import PlanProgress, results_table
+from cloudops_prefect.control import sigterm
+from cloudops_prefect.errors import ValidationError
+from cloudops_prefect.graph import plan_graph
+from cloudops_prefect.models import ExecutionPlan, ExecutionRequest, PlanExecutionResult
+from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, plan_run_name
+from cloudops_prefect.plan_run import PlanRun
+from cloudops_prefect.publishing import until_delivered
+from cloudops_prefect.records import read_results
+from cloudops_prefect.services import current_services
+from cloudops_prefect.states import command_state_of, plan_state_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from prefect.client.schemas.objects import FlowRun, State
+
+    from cloudops_prefect.config import ExecutionConfig
+    from cloudops_prefect.models import ExecutionResult
+    from cloudops_prefect.services import Services
+
+# Results go to the API as `records`; Prefect's own persistence would write them to a directory that
+# no other machine can read.
+_OPTIONS: dict[str, Any] = {"persist_result": False}
+
+
+def compile_plan(plan: ExecutionPlan, config: ExecutionConfig | None = None) -> Flow[[], Any]:
+    """Turns a plan into a Prefect flow without parameters whose task runs are the plan's commands.
+
+    Calling the flow runs the plan and returns its `PlanExecutionResult`; a plan that did not
+    complete raises an error that has it as `result`. The edges between the task runs are the
+    plan's.
+
+    Raises:
+        ValidationError: if the plan is refused.
+    """
+    graph = plan_graph(plan)
+
+    async def run() -> Any:
+        return await _run_plan(plan, graph, config)
+
+    return Flow(
+        run,
+        name=RUN_PLAN,
+        flow_run_name=plan_run_name(plan).replace("{", "{{").replace("}", "}}"),
+        **_OPTIONS,
+    )
+
+
+def compile_command(
+    request: ExecutionRequest, config: ExecutionConfig | None = None
+) -> Flow[[], Any]:
+    """Turns a request into a Prefect flow without parameters, of one task run."""
+
+    async def run() -> Any:
+        return await _run_command(request, config)
+
+    return Flow(run, name=RUN_COMMAND, **_OPTIONS)
+
+
+@flow(name=RUN_PLAN, **_OPTIONS)
+async def run_plan(plan: ExecutionPlan) -> Any:
+    """Runs a plan of commands."""
+    try:
+        return await _run_plan(plan, plan_graph(plan), None)
+    except ValidationError as error:
+        return Failed(message=str(error), data=error)
+
+
+@flow(name=RUN_COMMAND, **_OPTIONS)
+async def run_command(request: ExecutionRequest) -> Any:
+    """Runs one command."""
+    try:
+        return await _run_command(request, None)
+    except ValidationError as error:
+        return Failed(message=str(error), data=error)
+
+
+async def _run_plan(
+    plan: ExecutionPlan, graph: nx.DiGraph[int], config: ExecutionConfig | None
+) -> State[Any]:
+    async with current_services(config) as services:
+        plan.validate(services.config)
+        started = datetime.now(UTC)
+        run = await _prepare(graph, services, env_from=plan.env_from)
+        progress = PlanProgress(services.client, run.flow_run_id, run.results, len(graph))
+        with sigterm.cancels(run.control):
+            async with progress.shown():
+                await run.run()
+            table = results_table(plan, run.flow_run_id, run.in_order())
+            await until_delivered(partial(services.client.create_artifact, table))
+            await services.publisher.flush(run.flow_run_id)
+        result = PlanExecutionResult.of(
+            plan,
+            run.flow_run_id,
+            run.in_order(with_output=_is_awaited(_flow_run())),
+            total_duration=datetime.now(UTC) - started,
+            cancelled=run.control.cancelled,
+        )
+    return plan_state_of(result)
+
+
+async def _run_command(request: ExecutionRequest, config: ExecutionConfig | None) -> State[Any]:
+    async with current_services(config) as services:
+        request.validate(services.config)
+        graph: nx.DiGraph[int] = nx.DiGraph(stop_on_failure=False)
+        graph.add_node(0, request=request)
+        run = await _prepare(graph, services, single=True)
+        with sigterm.cancels(run.control):
+            await run.run()
+            await services.publisher.flush(run.flow_run_id)
+        (result,) = run.in_order(with_output=_is_awaited(_flow_run()))
+    return command_state_of(result, request)
+
+
+async def _prepare(
+    graph: nx.DiGraph[int],
+    services: Services,
+    *,
+    single: bool = False,
+    env_from: Sequence[str] = (),
+) -> PlanRun:
+    flow_run = _flow_run()
+    return PlanRun(
+        graph,
+        flow_run.id,
+        services,
+        attempt=max(flow_run.run_count, 1),
+        earlier=await _earlier_results(flow_run, services),
+        single=single,
+        env_from=env_from,
+    )
+
+
+async def _earlier_results(flow_run: FlowRun, services: Services) -> dict[int, ExecutionResult]:
+    if flow_run.run_count <= 1:
+        return {}
+    return await read_results(services.client, flow_run.id)
+
+
+def _flow_run() -> FlowRun:
+    context = FlowRunContext.get()
+    assert context is not None, "Prefect sets it before it calls a flow"  # noqa: S101
+    assert context.flow_run is not None  # noqa: S101
+    return context.flow_run
+
+
+def _is_awaited(flow_run: FlowRun) -> bool:
+    # A run of a deployment, an engine's included, has no caller that takes what it returns.
+    return flow_run.deployment_id is None

@@ -1,0 +1,133 @@
+"""A plan's strategy as a validated graph."""
+
+from __future__ import annotations
+
+from graphlib import CycleError, TopologicalSorter
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from cloudops_prefect.errors import InvalidPlanError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import networkx as nx
+
+    from cloudops_prefect.models import ExecutionPlan
+
+_SHOWN_OF_CYCLE = 20
+
+
+def plan_graph(plan: ExecutionPlan) -> nx.DiGraph[int]:
+    """Return the plan as a graph, checked: node i is command i, an edge a -> b lets b wait for a.
+
+    Node i has the attribute `request`. The graph has the attributes `stop_on_failure` (whether what
+    waits for a failed command is left out) and `max_concurrency` (absent: no bound).
+
+    Raises:
+        InvalidPlanError: As `check_graph`.
+    """
+    # Costs 0.2 s, more than all checks together: who only validates a plan doesn't pay it.
+    import networkx as nx
+
+    check_graph(plan)
+    strategy = plan.strategy
+    graph: nx.DiGraph[int] = nx.DiGraph(
+        stop_on_failure=strategy.type == "dependency_graph"
+        or (strategy.type == "serial" and strategy.stop_on_error),
+        max_concurrency=strategy.max_concurrency if strategy.type == "parallel" else None,
+    )
+    graph.add_nodes_from((i, {"request": request}) for i, request in enumerate(plan.commands))
+    graph.add_edges_from(_edges(plan))
+    return graph
+
+
+def check_graph(plan: ExecutionPlan) -> None:
+    """Refuse a plan whose commands can't be put into an order.
+
+    Raises:
+        InvalidPlanError: There are no commands, an index doesn't exist, a command waits for itself,
+            there is a cycle, or `max_concurrency` is below 1.
+    """
+    for error in graph_errors(plan):
+        raise error
+
+
+def graph_errors(plan: ExecutionPlan) -> Iterator[InvalidPlanError]:
+    """Yield everything for which `check_graph` would refuse the plan."""
+    strategy = plan.strategy
+    if not plan.commands:
+        yield InvalidPlanError("a plan needs at least one command, this one has none", "commands")
+    if strategy.type == "parallel":
+        yield from _concurrency_errors(strategy.max_concurrency)
+    elif strategy.type == "dependency_graph" and plan.commands:
+        errors = list(_index_errors(plan, strategy.dependencies))
+        yield from errors or _cycle_errors(plan)
+
+
+def _edges(plan: ExecutionPlan) -> Iterator[tuple[int, int]]:
+    strategy = plan.strategy
+    if strategy.type == "serial":
+        yield from pairwise(range(len(plan.commands)))
+    elif strategy.type == "dependency_graph":
+        for index, waits_for in strategy.dependencies.items():
+            yield from ((other, index) for other in dict.fromkeys(waits_for))
+
+
+def _concurrency_errors(max_concurrency: int | None) -> Iterator[InvalidPlanError]:
+    if max_concurrency is not None and max_concurrency < 1:
+        yield InvalidPlanError(
+            f"max_concurrency must be at least 1, not {max_concurrency}", "strategy.max_concurrency"
+        )
+
+
+def _index_errors(
+    plan: ExecutionPlan, dependencies: dict[int, list[int]]
+) -> Iterator[InvalidPlanError]:
+    count = len(plan.commands)
+    for index, waits_for in dependencies.items():
+        if not 0 <= index < count:
+            yield _dependency_error(
+                index, f"dependencies names command {index}, but {_existing(count)}"
+            )
+            continue
+        for other in dict.fromkeys(waits_for):
+            if not 0 <= other < count:
+                waits = f"command {_label(plan, index)} waits for command {other}"
+                yield _dependency_error(index, f"{waits}, but {_existing(count)}")
+            elif other == index:
+                yield _dependency_error(index, f"command {_label(plan, index)} waits for itself")
+
+
+def _cycle_errors(plan: ExecutionPlan) -> Iterator[InvalidPlanError]:
+    sorter: TopologicalSorter[int] = TopologicalSorter()
+    for before, after in _edges(plan):
+        sorter.add(after, before)
+    try:
+        sorter.prepare()
+    except CycleError as error:
+        cycle: list[int] = error.args[1]
+        yield _dependency_error(
+            min(cycle), f"commands wait for each other in a cycle: {_cycle_text(plan, cycle[:-1])}"
+        )
+
+
+def _dependency_error(index: int, detail: str) -> InvalidPlanError:
+    return InvalidPlanError(detail, f"strategy.dependencies[{index}]")
+
+
+def _cycle_text(plan: ExecutionPlan, cycle: list[int]) -> str:
+    first = cycle.index(min(cycle))
+    ordered = [*cycle[first:], *cycle[:first]]
+    labels = [_label(plan, index) for index in ordered[:_SHOWN_OF_CYCLE]]
+    if len(ordered) > _SHOWN_OF_CYCLE:
+        labels.append(f"… {len(ordered) - _SHOWN_OF_CYCLE} more …")
+    return " -> ".join([*labels, labels[0]])
+
+
+def _label(plan: ExecutionPlan, index: int) -> str:
+    return f"{index} ({plan.commands[index].display_name})"
+
+
+def _existing(count: int) -> str:
+    return "there is only command 0" if count == 1 else f"there are only commands 0 to {count - 1}"

@@ -1,0 +1,275 @@
+"""What the Prefect API knows of executions: found by their ids, told as statuses and results."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from prefect.client.schemas.filters import (
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+    LogFilter,
+    LogFilterFlowRunId,
+    LogFilterTaskRunId,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.sorting import FlowRunSort, LogSort
+from prefect.exceptions import ObjectNotFound
+
+from cloudops_prefect.errors import ExecutionNotCompletedError, ExecutionNotFoundError
+from cloudops_prefect.models import (
+    ExecutionPlan,
+    ExecutionRequest,
+    ExecutionResult,
+    ExecutionStatus,
+    ExecutionSummary,
+    PlanExecutionResult,
+)
+from cloudops_prefect.naming import FLOW_NAMES, RUN_PLAN, id_tag
+from cloudops_prefect.plan_run import task_run_id
+from cloudops_prefect.records import read_results
+from cloudops_prefect.states import status_of
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.objects import FlowRun, State
+
+PAGE = 200
+NEVER_RAN = "not run: the plan had ended"
+_FLOWS = FlowFilter(name=FlowFilterName(any_=[*FLOW_NAMES]))
+_TYPES = {
+    ExecutionStatus.PENDING: [StateType.SCHEDULED, StateType.PENDING, StateType.PAUSED],
+    ExecutionStatus.RUNNING: [StateType.RUNNING, StateType.CANCELLING],
+    ExecutionStatus.COMPLETED: [StateType.COMPLETED],
+    ExecutionStatus.FAILED: [StateType.FAILED, StateType.CRASHED],
+    ExecutionStatus.TIMEOUT: [StateType.FAILED],
+    ExecutionStatus.CANCELLED: [StateType.CANCELLED],
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """A run that was found: a single command, a plan, or one command of a plan (`index`)."""
+
+    id: UUID
+    flow_run: FlowRun
+    index: int | None = None
+
+    @property
+    def plan(self) -> ExecutionPlan | None:
+        """The plan, None if the run is a single command's."""
+        plan = self.flow_run.parameters.get("plan")
+        return None if plan is None else ExecutionPlan.model_validate(plan)
+
+    @property
+    def request(self) -> ExecutionRequest | None:
+        """The request, None if the run is a plan's."""
+        if self.index is not None and (plan := self.plan) is not None:
+            return plan.commands[self.index]
+        request = self.flow_run.parameters.get("request")
+        return None if request is None else ExecutionRequest.model_validate(request)
+
+
+async def find(client: PrefectClient, wanted: UUID) -> Execution:
+    """Finds an execution by its own id, or the newest by the id of its request or plan.
+
+    Raises:
+        ExecutionNotFoundError: if the API knows none.
+    """
+    try:
+        return Execution(wanted, await client.read_flow_run(wanted))
+    except ObjectNotFound:
+        pass
+    try:
+        task_run = await client.read_task_run(wanted)
+    except ObjectNotFound:
+        return await _find_by_own_id(client, wanted)
+    if task_run.flow_run_id is None:
+        raise ExecutionNotFoundError(wanted)
+    execution = Execution(wanted, await client.read_flow_run(task_run.flow_run_id))
+    return _command_of_plan(execution, wanted)
+
+
+def _command_of_plan(execution: Execution, wanted: UUID) -> Execution:
+    flow_run = execution.flow_run
+    plan = execution.plan
+    count = 1 if plan is None else len(plan.commands)
+    for attempt in range(flow_run.run_count, 0, -1):
+        for index in range(count):
+            if task_run_id(flow_run.id, attempt, index) == wanted:
+                return Execution(wanted, flow_run, index)
+    raise ExecutionNotFoundError(wanted)
+
+
+def commands_of(execution: Execution, plan: ExecutionPlan) -> list[Execution]:
+    """Returns the executions of a plan's commands in its newest attempt."""
+    flow_run = execution.flow_run
+    attempt = max(flow_run.run_count, 1)
+    return [
+        Execution(task_run_id(flow_run.id, attempt, index), flow_run, index)
+        for index in range(len(plan.commands))
+    ]
+
+
+async def _find_by_own_id(client: PrefectClient, own_id: UUID) -> Execution:
+    runs = await client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[id_tag(own_id)])),
+        sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+        limit=1,
+    )
+    if runs:
+        return Execution(runs[0].id, runs[0])
+    return await _find_in_plans(client, own_id)
+
+
+async def _find_in_plans(client: PrefectClient, request_id: UUID) -> Execution:
+    """Looks through the plans, the newest first: Prefect has no index of what is in a plan."""
+    text = str(request_id)
+    offset = 0
+    while True:
+        runs = await client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[RUN_PLAN])),
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+            limit=PAGE,
+            offset=offset,
+        )
+        for run in runs:
+            commands: list[dict[str, Any]] = run.parameters.get("plan", {}).get("commands", [])
+            for index, command in enumerate(commands):
+                if command.get("id") == text:
+                    attempt = max(run.run_count, 1)
+                    return Execution(task_run_id(run.id, attempt, index), run, index)
+        if len(runs) < PAGE:
+            raise ExecutionNotFoundError(request_id)
+        offset += PAGE
+
+
+async def read_status(client: PrefectClient, execution: Execution) -> ExecutionStatus:
+    """Reads where an execution stands."""
+    if execution.index is None:
+        return status_of(execution.flow_run.state)
+    results = await read_results(client, execution.flow_run.id)
+    if (result := results.get(execution.index)) is not None:
+        return result.status
+    try:
+        return status_of((await client.read_task_run(execution.id)).state)
+    except ObjectNotFound:
+        return ExecutionStatus.PENDING
+
+
+async def read_result(client: PrefectClient, execution: Execution) -> ExecutionResult:
+    """Reads how an execution ended; a plan's as one result.
+
+    Raises:
+        ExecutionNotCompletedError: if it has not ended.
+    """
+    if execution.index is None and execution.plan is not None:
+        return (await read_plan_result(client, execution)).as_result()
+    results = await read_results(client, execution.flow_run.id)
+    result = results.get(execution.index or 0)
+    status = status_of(execution.flow_run.state)
+    if result is not None and (execution.index is not None or status.is_final):
+        return result
+    if not status.is_final:
+        raise ExecutionNotCompletedError(execution.id, status)
+    return _without_record(execution, status)
+
+
+async def read_plan_result(client: PrefectClient, execution: Execution) -> PlanExecutionResult:
+    """Reads how a plan ended.
+
+    Raises:
+        ExecutionNotFoundError: if the execution is not a plan's.
+        ExecutionNotCompletedError: if it has not ended.
+    """
+    flow_run = execution.flow_run
+    plan = execution.plan
+    if plan is None or execution.index is not None:
+        raise ExecutionNotFoundError(execution.id)
+    status = status_of(flow_run.state)
+    if not status.is_final:
+        raise ExecutionNotCompletedError(execution.id, status)
+    known = await read_results(client, flow_run.id)
+    results = [
+        known.get(index)
+        or ExecutionResult.not_run(
+            request, task_run_id(flow_run.id, flow_run.run_count, index), NEVER_RAN
+        )
+        for index, request in enumerate(plan.commands)
+    ]
+    return PlanExecutionResult.of(
+        plan,
+        flow_run.id,
+        results,
+        total_duration=flow_run.total_run_time,
+        cancelled=status is ExecutionStatus.CANCELLED,
+    )
+
+
+async def read_list(
+    client: PrefectClient, *, limit: int, offset: int, status: ExecutionStatus | None
+) -> list[ExecutionSummary]:
+    """Reads a page of executions, the newest first."""
+    wanted = None
+    if status is not None:
+        wanted = FlowRunFilter(
+            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_TYPES[status]))
+        )
+    runs = await client.read_flow_runs(
+        flow_filter=_FLOWS,
+        flow_run_filter=wanted,
+        sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+        limit=limit,
+        offset=offset,
+    )
+    summaries = [_summary(run) for run in runs]
+    return [one for one in summaries if status is None or one.status is status]
+
+
+async def read_api_logs(client: PrefectClient, execution: Execution) -> str:
+    """Reads what the API has of an execution's output."""
+    wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[execution.flow_run.id]))
+    if execution.index is not None:
+        wanted.task_run_id = LogFilterTaskRunId(any_=[execution.id])
+    text: list[str] = []
+    offset = 0
+    while True:
+        page = await client.read_logs(wanted, limit=PAGE, offset=offset, sort=LogSort.TIMESTAMP_ASC)
+        text += [f"{log.message}\n" for log in page if log.name.startswith("cloudops.")]
+        if len(page) < PAGE:
+            return "".join(text)
+        offset += PAGE
+
+
+def _summary(run: FlowRun) -> ExecutionSummary:
+    return ExecutionSummary(
+        id=run.id,
+        status=status_of(run.state),
+        started_at=run.start_time,
+        duration=run.total_run_time or timedelta(),
+        kind="plan" if "plan" in run.parameters else "command",
+        name=run.name,
+    )
+
+
+def _without_record(execution: Execution, status: ExecutionStatus) -> ExecutionResult:
+    """Tells what the state alone can tell: the run was ended before it could leave a result."""
+    flow_run = execution.flow_run
+    request = execution.request
+    state: State[Any] | None = flow_run.state
+    return ExecutionResult(
+        id=execution.id if request is None else request.id,
+        execution_id=execution.id,
+        status=status,
+        started_at=flow_run.start_time,
+        completed_at=flow_run.end_time,
+        duration=flow_run.total_run_time,
+        error=None if state is None else state.message,
+    )

@@ -1,0 +1,202 @@
+"""Runs in the engine's own process: created at the API, run here, cancelled from here or there."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    TaskRunFilter,
+    TaskRunFilterFlowRunId,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.exceptions import ObjectNotFound
+from prefect.flow_engine import run_flow_async
+from prefect.states import Cancelled, Cancelling, Crashed, Pending
+
+from cloudops_prefect.errors import ExecutionNotRunningError
+from cloudops_prefect.flows import compile_command, compile_plan
+from cloudops_prefect.history import read_status
+from cloudops_prefect.models import ExecutionPlan, ExecutionRequest
+from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, plan_run_name, tags_of
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from prefect import Flow
+    from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.objects import FlowRun
+
+    from cloudops_prefect.history import Execution
+    from cloudops_prefect.services import Services
+
+LOCAL = "local"
+WATCH_INTERVAL = 2.0
+RECORDING_PATIENCE = 30.0
+
+logger = logging.getLogger("cloudops_prefect.engine")
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A plan or a single request, and its flow."""
+
+    item: ExecutionPlan | ExecutionRequest
+
+    @property
+    def flow_name(self) -> str:
+        """The flow that runs it when it is deployed."""
+        return RUN_PLAN if isinstance(self.item, ExecutionPlan) else RUN_COMMAND
+
+    @property
+    def run_name(self) -> str:
+        """What its run is called."""
+        if isinstance(self.item, ExecutionPlan):
+            return plan_run_name(self.item)
+        return self.item.display_name
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The parameters with which a worker could run it again."""
+        name = "plan" if isinstance(self.item, ExecutionPlan) else "request"
+        return {name: self.item.model_dump(mode="json", exclude_none=True)}
+
+    def compiled(self, services: Services) -> Flow[[], Any]:
+        """Returns the flow that runs it here."""
+        if isinstance(self.item, ExecutionPlan):
+            return compile_plan(self.item, services.config).with_options(flow_run_name=None)
+        return compile_command(self.item, services.config)
+
+
+async def create_run(services: Services, work: Work, idempotency_key: str | None) -> FlowRun:
+    """Creates the run at the API; Prefect's UI cancels only runs that belong to a deployment."""
+    deployment_id = await _local_deployment(services.client, work.flow_name)
+    return await services.client.create_flow_run_from_deployment(
+        deployment_id,
+        parameters=work.parameters,
+        state=Pending(),
+        name=work.run_name,
+        tags=tags_of(work.item.id, work.item.metadata),
+        idempotency_key=idempotency_key,
+    )
+
+
+async def reopen_run(services: Services, flow_run_id: UUID) -> FlowRun:
+    """Takes a run that has ended back to where it can be run again."""
+    await services.client.set_flow_run_state(flow_run_id, Pending(), force=True)
+    return await services.client.read_flow_run(flow_run_id)
+
+
+async def drive(services: Services, work: Work, flow_run: FlowRun) -> None:
+    """Runs what was created, to its end."""
+    control = services.control(flow_run.id)
+    try:
+        if isinstance(work.item, ExecutionPlan):
+            await _run(services, work, flow_run)
+            return
+        with control.waiting():
+            await services.slots.acquire_on_behalf_of(flow_run.id)
+        if control.cancelled:
+            if flow_run.id in services.slots.statistics().borrowers:
+                services.slots.release_on_behalf_of(flow_run.id)
+            cancelled = Cancelled(message="Execution cancelled")
+            await services.client.set_flow_run_state(flow_run.id, cancelled, force=True)
+            return
+        try:
+            await _run(services, work, flow_run)
+        finally:
+            services.slots.release_on_behalf_of(flow_run.id)
+    except Exception as error:
+        logger.exception("Run %s could not be brought to its end", flow_run.id)
+        crashed = Crashed(message=f"The run could not be brought to its end: {error!r}")
+        await services.client.set_flow_run_state(flow_run.id, crashed, force=True)
+    finally:
+        services.controls.pop(flow_run.id, None)
+
+
+async def _run(services: Services, work: Work, flow_run: FlowRun) -> None:
+    await run_flow_async(
+        work.compiled(services), flow_run=flow_run, parameters={}, return_type="state"
+    )
+
+
+async def cancel_here(services: Services, flow_run_id: UUID, task_run_id: UUID | None) -> bool:
+    """Cancels a run of this process, or one command of it, and says whether it was here."""
+    control = services.controls.get(flow_run_id)
+    if control is None:
+        return False
+    if task_run_id is None:
+        control.cancel()
+        return True
+    return control.cancel_command(task_run_id)
+
+
+async def cancel(services: Services, execution: Execution) -> None:
+    """Cancels an execution here, or asks whoever runs it to.
+
+    Raises:
+        ExecutionNotRunningError: if it has ended.
+    """
+    status = await read_status(services.client, execution)
+    if status.is_final:
+        raise ExecutionNotRunningError(execution.id, status)
+    command = None if execution.index is None else execution.id
+    here = await cancel_here(services, execution.flow_run.id, command)
+    if not here:
+        await services.client.set_flow_run_state(execution.flow_run.id, Cancelling(), force=True)
+
+
+async def watch_cancellation(services: Services) -> None:
+    """Cancels runs of this process whose cancellation somebody asked the API for."""
+    while True:
+        await anyio.sleep(WATCH_INTERVAL)
+        if not services.controls:
+            continue
+        try:
+            runs = await services.client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[*services.controls]))
+            )
+        except Exception as error:  # noqa: BLE001 (the next look may find the API again)
+            logger.debug("The API could not be asked for cancellations: %s", error)
+            continue
+        for run in runs:
+            if run.state_type in {StateType.CANCELLING, StateType.CANCELLED}:
+                services.control(run.id).cancel()
+
+
+async def until_recorded(services: Services, flow_run_ids: list[UUID]) -> None:
+    """Waits until the API shows the task runs of ended runs ended: they travel as events."""
+    if not flow_run_ids:
+        return
+    unfinished = TaskRunFilter(
+        flow_run_id=TaskRunFilterFlowRunId(any_=flow_run_ids),
+        state=TaskRunFilterState(
+            type=TaskRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING])
+        ),
+    )
+    with anyio.move_on_after(RECORDING_PATIENCE) as patience:
+        while await services.client.read_task_runs(task_run_filter=unfinished, limit=1):
+            await anyio.sleep(0.1)
+    if patience.cancelled_caught:
+        logger.warning("The API has not recorded the end of every task run")
+
+
+async def _local_deployment(client: PrefectClient, flow_name: str) -> UUID:
+    try:
+        return (await client.read_deployment_by_name(f"{flow_name}/{LOCAL}")).id
+    except ObjectNotFound:
+        flow_id = await client.create_flow_from_name(flow_name)
+        return await client.create_deployment(
+            flow_id,
+            name=LOCAL,
+            description="Runs that an engine runs in its own process",
+            entrypoint=f"cloudops_prefect.flows.{flow_name.replace('-', '_')}",
+            pull_steps=[],
+            enforce_parameter_schema=False,
+        )

@@ -1,0 +1,80 @@
+"""An event loop in a thread of its own, so that the caller's loop may stall or end without harm."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import Future
+from contextvars import copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from anyio.from_thread import BlockingPortal
+
+from cloudops_prefect.services import Services, open_services, using
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from cloudops_prefect.config import ExecutionConfig
+
+T = TypeVar("T")
+
+
+class LoopThread:
+    """Runs coroutines with the services open; the thread ends with `stop` or with the process."""
+
+    def __init__(self, config: ExecutionConfig) -> None:
+        self._config = config
+        self._ready: Future[tuple[BlockingPortal, Services]] = Future()
+        self._thread = threading.Thread(
+            # Prefect keeps its settings in the context.
+            target=copy_context().run,
+            args=(self._run,),
+            name="cloudops-engine",
+            daemon=True,
+        )
+        self._thread.start()
+
+    async def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """Runs `function` in the thread, with the services as its first argument."""
+        portal, services = await asyncio.wrap_future(self._ready)
+        future = portal.start_task_soon(_with_services, function, services, *args)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            future.cancel()
+            raise
+
+    def spawn(self, function: Callable[..., Awaitable[T]], *args: Any) -> Future[T]:
+        """Starts `function` in the thread, after a first `call`, and does not wait for it."""
+        portal, services = self._ready.result()
+        return portal.start_task_soon(_with_services, function, services, *args)
+
+    async def stop(self) -> None:
+        """Cancels what still runs in the thread, and ends it."""
+        portal, _ = await asyncio.wrap_future(self._ready)
+        portal.start_task_soon(partial(portal.stop, cancel_remaining=True))
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._main())
+        except BaseException as error:
+            if not self._ready.done():
+                self._ready.set_exception(error)
+                return
+            raise
+
+    async def _main(self) -> None:
+        async with open_services(self._config) as services, BlockingPortal() as portal:
+            self._ready.set_result((portal, services))
+            await portal.sleep_until_stopped()
+
+
+async def _with_services(
+    function: Callable[..., Awaitable[T]], services: Services, *args: Any
+) -> T:
+    # A run that is started from inside of a flow is not a part of that flow.
+    with using(services):
+        return await function(services, *args)

@@ -1,0 +1,219 @@
+"""The types of requests, plans, results and events; all frozen, all with a JSON form."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+from uuid import UUID, uuid4
+
+from pydantic import BeforeValidator, Discriminator, Field
+
+from cloudops_prefect import shapes
+from cloudops_prefect.command_types import (
+    AwsCliCommand,
+    Command,
+    ExecCommand,
+    ScriptCommand,
+    ShellCommand,
+)
+from cloudops_prefect.errors import (
+    InvalidWorkingDirError,
+    TimeoutTooLargeError,
+    ValidationError,
+)
+from cloudops_prefect.frozen import Count, Flag, FrozenModel
+from cloudops_prefect.result_types import (
+    CancelledEvent,
+    CompletedEvent,
+    ExecutionEvent,
+    ExecutionResult,
+    ExecutionStats,
+    ExecutionStatus,
+    ExecutionSummary,
+    FailedEvent,
+    PlanExecutionResult,
+    ProgressEvent,
+    StartedEvent,
+    StderrEvent,
+    StdoutEvent,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cloudops_prefect.config import ExecutionConfig
+
+__all__ = [
+    "ScriptCommand",
+    "ExecCommand",
+    "ShellCommand",
+    "AwsCliCommand",
+    "Command",
+    "ExecutionMetadata",
+    "ExecutionRequest",
+    "SerialStrategy",
+    "ParallelStrategy",
+    "DependencyGraphStrategy",
+    "ExecutionStrategy",
+    "ExecutionPlan",
+    "ExecutionStatus",
+    "ExecutionResult",
+    "ExecutionStats",
+    "PlanExecutionResult",
+    "ExecutionSummary",
+    "StartedEvent",
+    "StdoutEvent",
+    "StderrEvent",
+    "CompletedEvent",
+    "FailedEvent",
+    "CancelledEvent",
+    "ProgressEvent",
+    "ExecutionEvent",
+]
+
+_DISPLAY_WIDTH = 80
+
+
+def _not_empty(value: object) -> object:
+    if value == "":
+        raise ValueError("a path can't be empty")
+    return value
+
+
+# Path("") is the current directory: once it is a Path, nobody can tell that it was left empty.
+OptionalPath = Annotated[Path | None, BeforeValidator(_not_empty)]
+
+
+class ExecutionMetadata(FrozenModel):
+    """Where a request or plan comes from; tags or labels of the Prefect run."""
+
+    source: str | None = None
+    conversation_id: str | None = None
+    tags: dict[str, str] = Field(default_factory=dict[str, str])
+
+
+class ExecutionRequest(FrozenModel):
+    """One command to run, and how."""
+
+    id: UUID = Field(default_factory=uuid4)
+    name: str | None = Field(default=None, description="What people see in place of the command")
+    command: Command
+    env: dict[str, str] = Field(
+        default_factory=dict[str, str], description="Added to the environment, and wins over it"
+    )
+    env_from: list[str] = Field(
+        default_factory=list[str],
+        description="Blocks with variables and secrets, like command-environment/deploy, that are "
+        "read where the command runs",
+    )
+    working_dir: OptionalPath = None
+    timeout_ms: Count | None = Field(
+        default=None, description="Milliseconds; the configuration's default if absent"
+    )
+    output_log_path: OptionalPath = Field(
+        default=None, description="File that gets a second copy of what the command prints"
+    )
+    metadata: ExecutionMetadata = Field(default_factory=ExecutionMetadata)
+
+    def validate(self, config: ExecutionConfig) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] (pydantic's is deprecated)
+        """Check everything that can be told without looking at the machine.
+
+        Raises:
+            MissingFieldError: A required field is empty.
+            InvalidCommandError: A value can't be part of a command or its environment.
+            TimeoutTooLargeError: The timeout is above `config.max_timeout_ms`.
+            ValidationError: The timeout is zero or negative, or a block's name isn't one.
+        """
+        for error in self.shape_errors():
+            raise error
+        timeout_ms = self.effective_timeout_ms(config)
+        if timeout_ms > config.max_timeout_ms:
+            raise TimeoutTooLargeError(timeout_ms, config.max_timeout_ms)
+
+    def shape_errors(self) -> Iterator[ValidationError]:
+        """Yield everything for which `validate` would refuse the request under any configuration.
+
+        The first ones are the command's own.
+        """
+        yield from self.command.shape_errors()
+        yield from shapes.text_errors("name", self.name or "")
+        yield from shapes.env_errors(self.env)
+        yield from shapes.env_from_errors(self.env_from)
+        for error in shapes.text_errors("working_dir", self.working_dir or ""):
+            yield InvalidWorkingDirError(error.detail)
+        yield from shapes.timeout_errors(self.timeout_ms)
+        yield from shapes.text_errors("output_log_path", self.output_log_path or "")
+
+    def effective_timeout_ms(self, config: ExecutionConfig) -> int:
+        """Return the timeout in milliseconds: the request's own or the configuration's default."""
+        return config.default_timeout_ms if self.timeout_ms is None else self.timeout_ms
+
+    @property
+    def display_name(self) -> str:
+        """The name, or the command as one line; at most 80 printable characters."""
+        words = (self.name or "").split() or self.command.display_line.split()
+        line = "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(words))
+        return line if len(line) <= _DISPLAY_WIDTH else line[: _DISPLAY_WIDTH - 1] + "…"
+
+
+class SerialStrategy(FrozenModel):
+    """One command after the other, in the plan's order."""
+
+    type: Literal["serial"] = "serial"
+    stop_on_error: Flag = Field(
+        default=True, description="Leave out what comes after a command that failed"
+    )
+
+
+class ParallelStrategy(FrozenModel):
+    """All commands at once, or as many as `max_concurrency` allows."""
+
+    type: Literal["parallel"] = "parallel"
+    max_concurrency: Count | None = Field(default=None, json_schema_extra={"minimum": 1})
+
+
+class DependencyGraphStrategy(FrozenModel):
+    """Each command once what it waits for has completed."""
+
+    type: Literal["dependency_graph"] = "dependency_graph"
+    dependencies: dict[int, list[Count]] = Field(
+        default_factory=dict[int, list[Count]],
+        description="Index of a command to the indices of those it waits for, from 0",
+    )
+
+
+ExecutionStrategy = Annotated[
+    SerialStrategy | ParallelStrategy | DependencyGraphStrategy, Discriminator("type")
+]
+
+
+class ExecutionPlan(FrozenModel):
+    """Several commands and the order in which they run."""
+
+    id: UUID = Field(default_factory=uuid4)
+    description: str = ""
+    strategy: ExecutionStrategy = Field(default_factory=SerialStrategy)
+    commands: list[ExecutionRequest]
+    env_from: list[str] = Field(
+        default_factory=list[str], description="Blocks whose variables every command gets"
+    )
+    metadata: ExecutionMetadata = Field(default_factory=ExecutionMetadata)
+
+    def validate(self, config: ExecutionConfig) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] (pydantic's is deprecated)
+        """Check every command and then the graph that they make.
+
+        Raises:
+            InvalidPlanError: There are no commands, an index doesn't exist, a command waits for
+                itself, there is a cycle, or `max_concurrency` is below 1.
+            ValidationError: As `ExecutionRequest.validate`, with the command's index and name.
+        """
+        from cloudops_prefect.graph import check_graph
+
+        for error in shapes.env_from_errors(self.env_from):
+            raise error
+        for index, request in enumerate(self.commands):
+            try:
+                request.validate(config)
+            except ValidationError as error:
+                raise error.located(f"commands[{index}], {request.display_name}") from None
+        check_graph(self)

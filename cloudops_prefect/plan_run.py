@@ -1,0 +1,176 @@
+"""One run of a plan: which command starts when, and what becomes of those that never start."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+from uuid import UUID, uuid5
+
+import anyio
+from prefect.states import Completed
+from prefect.utilities.annotations import allow_failure
+
+from cloudops_prefect.execution import CommandExecution
+from cloudops_prefect.models import ExecutionRequest, ExecutionResult, ExecutionStatus
+from cloudops_prefect.publishing import PendingResult
+from cloudops_prefect.states import state_of
+from cloudops_prefect.tasks import CommandRun, record_task_run, run_command_task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    import networkx as nx
+    from prefect.client.schemas.objects import State
+
+    from cloudops_prefect.services import Services
+
+PLAN_CANCELLED = "not run: the plan was cancelled"
+IN_EARLIER_ATTEMPT = "Completed in an earlier attempt"
+ENDED = {
+    ExecutionStatus.FAILED: "failed",
+    ExecutionStatus.TIMEOUT: "timed out",
+    ExecutionStatus.CANCELLED: "was cancelled",
+}
+
+
+def task_run_id(flow_run_id: UUID, attempt: int, index: int) -> UUID:
+    """Returns the id of a command's task run, so that who knows the run knows the commands' ids."""
+    return uuid5(flow_run_id, f"{attempt}/{index}")
+
+
+class PlanRun:
+    """Runs the commands of a plan's graph, each as soon as what it waits for has ended.
+
+    Attributes:
+        results: How each command ended, by its index, without its output.
+        executions: The commands that have been started.
+        control: What cancels the run.
+    """
+
+    def __init__(  # noqa: PLR0913
+        self,
+        graph: nx.DiGraph[int],
+        flow_run_id: UUID,
+        services: Services,
+        *,
+        attempt: int,
+        earlier: Mapping[int, ExecutionResult],
+        env_from: Sequence[str] = (),
+        single: bool = False,
+    ) -> None:
+        self.flow_run_id = flow_run_id
+        self.control = services.control(flow_run_id)
+        services.runs[flow_run_id] = self
+        self.results: dict[int, ExecutionResult] = {}
+        self._graph = graph
+        self._services = services
+        self._attempt = attempt
+        self._earlier = earlier
+        self._env_from = env_from
+        self._single = single
+        self.executions: dict[int, CommandExecution] = {}
+        self._states: dict[int, State[Any]] = {}
+        self._waiting_for: dict[int, int] = dict(graph.in_degree())
+        limit = graph.graph.get("max_concurrency")
+        self._own_slots = anyio.CapacityLimiter(limit or len(graph))
+
+    async def run(self) -> dict[int, ExecutionResult]:
+        """Runs everything, and returns how each command ended."""
+        async with anyio.create_task_group() as tasks:
+            for index in [index for index, count in self._waiting_for.items() if count == 0]:
+                tasks.start_soon(self._run_node, tasks, index)
+        return self.results
+
+    async def _run_node(self, tasks: anyio.abc.TaskGroup, index: int) -> None:
+        self.results[index], self._states[index] = await self._settle(index)
+        for successor in self._graph.successors(index):
+            self._waiting_for[successor] -= 1
+            if self._waiting_for[successor] == 0:
+                tasks.start_soon(self._run_node, tasks, successor)
+
+    async def _settle(self, index: int) -> tuple[ExecutionResult, State[Any]]:
+        """Runs the command, or finds out why it doesn't run."""
+        earlier = self._earlier.get(index)
+        if earlier is not None and earlier.status is ExecutionStatus.COMPLETED:
+            state = Completed(name="Cached", message=IN_EARLIER_ATTEMPT, data=earlier)
+            return earlier, await self._record(index, state)
+        async with AsyncExitStack() as slots:
+            obstacle = self._obstacle(index) or await self._wait_for_slots(slots)
+            if obstacle is None:
+                return await self._run_command(index)
+        result = ExecutionResult.not_run(self._request(index), self._execution_id(index), obstacle)
+        self._publish(index, lambda: result)
+        return result, await self._record(index, state_of(result))
+
+    def _obstacle(self, index: int) -> str | None:
+        if self.control.cancelled:
+            return PLAN_CANCELLED
+        if not self._graph.graph["stop_on_failure"]:
+            return None
+        for upstream in self._graph.predecessors(index):
+            result = self.results[upstream]
+            if result.status is ExecutionStatus.COMPLETED:
+                continue
+            if result.started_at is None:
+                return result.error
+            return f"not run: {self._request(upstream).display_name} {ENDED[result.status]}"
+        return None
+
+    async def _wait_for_slots(self, slots: AsyncExitStack) -> str | None:
+        with self.control.waiting():
+            await slots.enter_async_context(self._own_slots)
+            # A single command's flow run is what waits: it stays Pending until there is a slot.
+            if not self._single:
+                await slots.enter_async_context(self._services.slots)
+        return PLAN_CANCELLED if self.control.cancelled else None
+
+    async def _run_command(self, index: int) -> tuple[ExecutionResult, State[Any]]:
+        request = self._request(index)
+        execution = CommandExecution(
+            request,
+            self._execution_id(index),
+            self._services.config,
+            env_from=tuple(dict.fromkeys([*self._env_from, *request.env_from])),
+        )
+        self.executions[index] = execution
+        run = CommandRun(execution, self.flow_run_id, self._id(index))
+        with self.control.running(execution):
+            state = await run_command_task(run, self._upstream(index))
+        self._publish(index, execution.result_with_output)
+        assert execution.result is not None  # noqa: S101 (the task has run)
+        return execution.result, state
+
+    def in_order(self, *, with_output: bool = False) -> list[ExecutionResult]:
+        """Returns the results in the plan's order, on demand with what the commands printed."""
+        indices = range(len(self._graph))
+        if not with_output:
+            return [self.results[index] for index in indices]
+        return [
+            self.executions[index].result_with_output()
+            if index in self.executions
+            else self.results[index]
+            for index in indices
+        ]
+
+    async def _record(self, index: int, state: State[Any]) -> State[Any]:
+        return await record_task_run(
+            self._request(index), self._id(index), self._upstream(index), state
+        )
+
+    def _publish(self, index: int, load: Callable[[], ExecutionResult]) -> None:
+        pending = PendingResult(self.flow_run_id, index, self._attempt, load)
+        self._services.publisher.add_result(pending)
+
+    def _upstream(self, index: int) -> list[Any]:
+        # What becomes of an upstream command is this module's decision: Prefect would leave the
+        # dependents of a failed one in NotReady, which is not a final state.
+        return [allow_failure(self._states[other]) for other in self._graph.predecessors(index)]
+
+    def _request(self, index: int) -> ExecutionRequest:
+        return self._graph.nodes[index]["request"]
+
+    def _execution_id(self, index: int) -> UUID:
+        return self.flow_run_id if self._single else self._id(index)
+
+    def _id(self, index: int) -> UUID:
+        return task_run_id(self.flow_run_id, self._attempt, index)

@@ -1,0 +1,124 @@
+"""Plans and requests as YAML or JSON files, in the contract's form or a shorter one.
+
+A path in a file stays as it is written: a relative one starts in the directory of the process that
+runs the command, not in the file's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cloudops_prefect.errors import InvalidPlanError, ValidationError
+from cloudops_prefect.findings import Findings
+from cloudops_prefect.mistakes import Mistake, error_of
+from cloudops_prefect.plan_reading import read_plan
+from cloudops_prefect.planfile_schema import json_schema
+from cloudops_prefect.request_reading import read_single_request
+
+if TYPE_CHECKING:
+    import os
+
+    from cloudops_prefect.config import ExecutionConfig
+    from cloudops_prefect.models import ExecutionPlan, ExecutionRequest
+
+__all__ = [
+    "load_plan",
+    "load_request",
+    "parse_plan",
+    "parse_request",
+    "check_plan",
+    "check_request",
+    "json_schema",
+    "Mistake",
+]
+
+
+def load_plan(path: str | os.PathLike[str]) -> ExecutionPlan:
+    """Read a plan from a YAML or JSON file.
+
+    Raises:
+        InvalidPlanError: The file can't be read, or as `parse_plan`.
+        ValidationError: As `parse_plan`.
+    """
+    return parse_plan(_text_of(path, InvalidPlanError), str(path))
+
+
+def load_request(path: str | os.PathLike[str]) -> ExecutionRequest:
+    """Read a single command from a YAML or JSON file.
+
+    Raises:
+        ValidationError: The file can't be read, or as `parse_request`.
+    """
+    return parse_request(_text_of(path, ValidationError), str(path))
+
+
+def parse_plan(text: str, source: str = "plan") -> ExecutionPlan:
+    """Read a plan from YAML or JSON.
+
+    Args:
+        text: The content of a plan file.
+        source: What messages call it; its end decides nothing but that `.json` must be JSON.
+
+    Raises:
+        MissingFieldError: A required field is absent or empty.
+        InvalidCommandError: A value can't be part of a command.
+        InvalidPlanError: Anything else, or more than one mistake; the message has the file, line
+            and field of each.
+    """
+    findings = Findings(text, source)
+    plan = read_plan(findings, None)
+    if findings.mistakes:
+        raise error_of(findings.mistakes)
+    return plan
+
+
+def parse_request(text: str, source: str = "request") -> ExecutionRequest:
+    """Read a single command from YAML or JSON.
+
+    Raises:
+        MissingFieldError: A required field is absent or empty.
+        InvalidCommandError: A value can't be part of a command.
+        ValidationError: Anything else, or more than one mistake; the message has the file, line and
+            field of each.
+    """
+    findings = Findings(text, source)
+    request = read_single_request(findings, None)
+    if findings.mistakes:
+        raise error_of(findings.mistakes, ValidationError)
+    return request
+
+
+def check_plan(
+    text: str, source: str = "plan", config: ExecutionConfig | None = None
+) -> list[Mistake]:
+    """Return all mistakes of a plan file, in the order of the text.
+
+    Args:
+        text: The content of a plan file.
+        source: What messages call it.
+        config: If given, timeouts above its maximum are mistakes too.
+    """
+    findings = Findings(text, source)
+    read_plan(findings, config)
+    return findings.mistakes
+
+
+def check_request(
+    text: str, source: str = "request", config: ExecutionConfig | None = None
+) -> list[Mistake]:
+    """Return all mistakes of a request file, as `check_plan`."""
+    findings = Findings(text, source)
+    read_single_request(findings, config)
+    return findings.mistakes
+
+
+def _text_of(path: str | os.PathLike[str], refusal: type[ValidationError]) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise refusal(f"{path}: not UTF-8 (byte {error.start} is the first that isn't)") from None
+    except ValueError as error:
+        raise refusal(f"{path!r}: {error}") from None
+    except OSError as error:
+        raise refusal(f"{path}: {(error.strerror or str(error)).lower()}") from None

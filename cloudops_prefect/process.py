@@ -1,0 +1,354 @@
+"""Run one command as a process tree: start it, pass its output on, leave nothing running."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import signal
+import subprocess
+import threading
+import time
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from anyio import CancelScope
+
+from cloudops_prefect import guard
+from cloudops_prefect.errors import SpawnFailedError
+from cloudops_prefect.kernel import open_pidfd
+from cloudops_prefect.process_tree import MARK_VARIABLE, Member, ProcessTable, ProcessTree, marked
+from cloudops_prefect.spawn import (
+    OutputPipe,
+    Spawned,
+    Stream,
+    remove_reader,
+    spawn,
+    wait_without_reaping,
+)
+from cloudops_prefect.stop_request import StopRequest, Wakeup
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Mapping, Sequence
+    from pathlib import Path
+
+__all__ = ["EndedBy", "ProcessOutcome", "StopRequest", "Stream", "run_process"]
+EndedBy: TypeAlias = Literal["exit", "timeout", "cancelled"]
+
+_log = logging.getLogger(__name__)
+_table = ProcessTable()
+_numbers = itertools.count(1)
+
+_SETTLING = 0.2
+_LONGEST_SETTLING = 1.0
+_PATIENCE = 10.0
+_UNKNOWN_RETURNCODE = 255
+"""What asyncio reports where somebody else has waited for the child."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessOutcome:
+    """How a command ended. Nothing of it runs any more, except what `survivors` says."""
+
+    returncode: int
+    ended_by: EndedBy
+    started_at: datetime
+    ended_at: datetime
+    leftovers: tuple[str, ...] = ()
+    """Background processes that had to be stopped after the main process had ended."""
+    survivors: tuple[str, ...] = ()
+    """Processes that another user's rights kept from being stopped (started through sudo, say)."""
+
+
+async def run_process(  # noqa: PLR0913 (one keyword for each thing that is the caller's to say)
+    argv: Sequence[str | Path],
+    *,
+    env: Mapping[str, str],
+    cwd: Path | None,
+    on_output: Callable[[Stream, bytes], None],
+    stop: StopRequest,
+    timeout: float | None,
+    grace_period: float,
+    on_started: Callable[[int], None] | None = None,
+) -> ProcessOutcome:
+    """Run a command to its end and return only when nothing of its process tree is left.
+
+    stdin is empty. The process leads a session of its own. What it leaves in the background is
+    stopped as well. If the surrounding task is cancelled, or a callback raises, the tree is stopped
+    all the same before that goes on.
+
+    Args:
+        argv: The program, by name (looked up in `env`'s PATH) or path, and its arguments.
+        env: The complete environment.
+        cwd: Where it runs; None: where this process runs.
+        on_output: Called in the event loop with what was read. Bytes of one stream come in order.
+        stop: Stops the command when requested. If it was before, nothing is started.
+        timeout: Seconds from the start after which the command is stopped.
+        grace_period: Seconds from SIGTERM to SIGKILL.
+        on_started: Called with the pid once the program runs.
+
+    Raises:
+        SpawnFailedError: The program can't be started. The message names it and the reason.
+    """
+    if stop.reason is not None:
+        now = datetime.now(UTC)
+        return ProcessOutcome(-signal.SIGTERM, stop.reason, now, now)
+    try:
+        mark = f"{guard.ensure()}.{next(_numbers)}"
+    except OSError as error:
+        raise SpawnFailedError(f"the guard process can't be started: {error}") from error
+    spawned = spawn(argv, env={**env, MARK_VARIABLE: marked(mark)}, cwd=cwd)
+    try:
+        command = _Command(spawned, mark, on_output, stop)
+    except BaseException:
+        _table.remove(mark, spawned.popen.pid)
+        spawned.abandon()
+        raise
+    try:
+        if on_started is not None:
+            command.announce(on_started)
+        return await command.run(timeout, grace_period)
+    finally:
+        command.close()
+
+
+class _Command:
+    """A command from its start to the end of its last process."""
+
+    def __init__(
+        self,
+        spawned: Spawned,
+        mark: str,
+        on_output: Callable[[Stream, bytes], None],
+        stop: StopRequest,
+    ) -> None:
+        self._started_at = datetime.now(UTC)
+        self._loop = asyncio.get_running_loop()
+        self._started = self._loop.time()
+        self._wakeup = Wakeup(self._loop)
+        self._popen = spawned.popen
+        self._pid = spawned.popen.pid
+        self._owner = os.getpid()
+        self._tree = ProcessTree(_table, mark, self._pid)
+        self._on_output = on_output
+        self._stop_request = stop
+        self._failure: Exception | None = None
+        self._interrupted: asyncio.CancelledError | None = None
+        self._last_output = 0.0
+        self._exited = False
+        self._exited_at: float | None = None
+        self._pidfd = self._watch_exit()
+        self._pipes = (
+            OutputPipe(spawned.stdout, self._loop, partial(self._deliver, "stdout")),
+            OutputPipe(spawned.stderr, self._loop, partial(self._deliver, "stderr")),
+        )
+        stop.subscribe(self._wakeup.set_from_any_thread)
+
+    def announce(self, on_started: Callable[[int], None]) -> None:
+        """Tell the caller that the program runs."""
+        try:
+            on_started(self._pid)
+        except Exception as error:  # noqa: BLE001 (raised once the command has been stopped)
+            self._failure = error
+
+    async def run(self, timeout: float | None, grace_period: float) -> ProcessOutcome:
+        """Wait for the end, or bring it about."""
+        ended_by = await self._end(timeout)
+        leftovers: list[Member] = []
+        if ended_by == "exit":
+            leftovers = await self._settle()
+        descriptions = tuple(map(self._tree.describe, leftovers))
+        if leftovers or ended_by != "exit":
+            # anyio's own cancellation comes back each time that it is caught.
+            with CancelScope(shield=True):
+                await self._stop(grace_period)
+        survivors = tuple(map(self._tree.describe, self._tree.untouchable()))
+        for pipe in self._pipes:
+            pipe.drain()
+        returncode = self._reap()
+        if (error := self._interrupted or self._failure) is not None:
+            raise error
+        ended_at = datetime.now(UTC)
+        return ProcessOutcome(
+            returncode, ended_by, self._started_at, ended_at, descriptions, survivors
+        )
+
+    def close(self) -> None:
+        """Let go of everything; kill what runs, if the event loop ended around us."""
+        if os.getpid() != self._owner:
+            # A fork's copy: the command, and even the event loop's epoll, are the parent's.
+            self._popen.returncode = _UNKNOWN_RETURNCODE
+            return
+        self._stop_request.unsubscribe(self._wakeup.set_from_any_thread)
+        if self._popen.returncode is None:
+            self._tree.kill([])
+            with suppress(OSError):
+                self._tree.kill(self._tree.look())
+            with suppress(subprocess.TimeoutExpired):
+                self._popen.wait(1)
+        self._tree.close()
+        for pipe in self._pipes:
+            pipe.close()
+        if self._pidfd is not None:
+            remove_reader(self._loop, self._pidfd)
+            os.close(self._pidfd)
+        # They hold the frames that hold us.
+        self._interrupted = self._failure = None
+
+    def _deliver(self, stream: Stream, chunk: bytes) -> None:
+        self._last_output = self._loop.time()
+        if self._failure is not None:
+            return
+        try:
+            self._on_output(stream, chunk)
+        except Exception as error:  # noqa: BLE001 (raised once the command has been stopped)
+            self._failure = error
+            self._wakeup.set()
+
+    async def _end(self, timeout: float | None) -> EndedBy:
+        """Wait until the main process has ended, or there is a reason to stop it."""
+        deadline = None if timeout is None else self._started + timeout
+        timer = None if deadline is None else self._loop.call_at(deadline, self._wakeup.set)
+        try:
+            while not self._exited:
+                if self._stop_request.reason is not None:
+                    return self._stop_request.reason
+                if deadline is not None and self._loop.time() >= deadline:
+                    return "timeout"
+                if self._failure is not None:
+                    return "cancelled"
+                await self._wakeup.wait()
+        except asyncio.CancelledError as error:
+            self._interrupted = error
+            return "cancelled"
+        finally:
+            if timer is not None:
+                timer.cancel()
+        return "exit"
+
+    async def _settle(self) -> list[Member]:
+        """Let processes in the background end that are about to, and return the others.
+
+        In `exec > >(tee log)` the shell ends before tee has passed on what it printed. A process
+        that can't print, or stays silent, has nothing that we would lose.
+        """
+        members = await self._look(since=self._exited_at)
+        self._last_output = self._loop.time()
+        end = self._last_output + _LONGEST_SETTLING
+        while members and any(pipe.open for pipe in self._pipes):
+            silent_until = min(self._last_output + _SETTLING, end)
+            hurry = self._stop_request.requested or self._interrupted is not None
+            if hurry or self._loop.time() >= silent_until:
+                break
+            with CancelScope(shield=True):
+                await self._pause(_SETTLING / 10)
+            members = await self._look()
+        return members
+
+    async def _stop(self, grace_period: float) -> None:
+        """SIGTERM, a grace period, SIGKILL, until two looks in a row find nothing.
+
+        Two, because a process can hide from one: where pids have run over, it may be born behind
+        the look, of a parent that ends before it.
+        """
+        now = self._loop.time()
+        deadline, complaint = now + grace_period, now + grace_period + _PATIENCE
+        empty_looks = 0
+        self._tree.terminate(await self._look())
+        while empty_looks < 2:
+            members = await self._look()
+            if self._exited and not members:
+                empty_looks += 1
+                continue
+            empty_looks = 0
+            now = self._loop.time()
+            if now >= deadline:
+                self._tree.kill(members)
+            else:
+                self._tree.terminate_orphans(members, leader_alive=not self._exited)
+            if now >= complaint:
+                self._complain(members)
+                complaint = now + _PATIENCE
+            with self._watching(members):
+                await self._pause(min(max(deadline - now, 0.02), 0.1))
+
+    async def _look(self, since: float | None = None) -> list[Member]:
+        """Look for members of the tree, again and again if it takes that."""
+        while True:
+            try:
+                return self._tree.look(since)
+            except OSError as error:
+                _log.warning("can't look for processes of pid %d: %s", self._pid, error)
+            with CancelScope(shield=True):
+                await self._pause(0.1)
+
+    def _complain(self, members: list[Member]) -> None:
+        pids = [member.process.pid for member in members] + [self._pid] * (not self._exited)
+        _log.warning("SIGKILL has not ended yet: %s", ", ".join(map(str, pids)))
+
+    @contextmanager
+    def _watching(self, members: list[Member]) -> Generator[None]:
+        """Wake up when one of `members` ends. They must not be looked at meanwhile."""
+        pidfds = self._tree.pidfds(members)
+        for pidfd in pidfds:
+            self._loop.add_reader(pidfd, self._wakeup.set)
+        try:
+            yield
+        finally:
+            for pidfd in pidfds:
+                remove_reader(self._loop, pidfd)
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait for something to happen, but not for long. Being cancelled counts as something."""
+        timer = self._loop.call_later(seconds, self._wakeup.set)
+        try:
+            await self._wakeup.wait()
+        except asyncio.CancelledError as error:
+            self._interrupted = self._interrupted or error
+        finally:
+            timer.cancel()
+
+    def _watch_exit(self) -> int | None:
+        pidfd = open_pidfd(self._pid)
+        if pidfd is None:
+            threading.Thread(target=self._wait_in_thread, daemon=True).start()
+        else:
+            self._loop.add_reader(pidfd, self._on_exit)
+        return pidfd
+
+    def _wait_in_thread(self) -> None:
+        wait_without_reaping(self._pid)
+        with suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._on_exit)
+
+    def _on_exit(self) -> None:
+        self._exited = True
+        self._exited_at = time.monotonic()
+        if self._pidfd is not None:
+            self._loop.remove_reader(self._pidfd)
+        self._wakeup.set()
+
+    def _reap(self) -> int:
+        """Let the kernel forget the main process. From here on its pid may be another's."""
+        self._tree.close()
+        try:
+            _, status = os.waitpid(self._pid, 0)
+        except ChildProcessError:
+            _log.warning("somebody else has waited for pid %d: its exit code is lost", self._pid)
+            self._popen.returncode = _UNKNOWN_RETURNCODE
+        else:
+            self._popen.returncode = os.waitstatus_to_exitcode(status)
+        return self._popen.returncode
+
+
+def _start_anew() -> None:
+    """In a forked child: the commands are the parent's, and the table may be locked for ever."""
+    global _table  # noqa: PLW0603
+    _table = ProcessTable()
+
+
+os.register_at_fork(after_in_child=_start_anew)

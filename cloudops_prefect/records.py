@@ -1,0 +1,102 @@
+"""What the Prefect API keeps of a command's end: its result, so that any machine can read it.
+
+Prefect's own result storage is a directory of the machine that ran the flow unless every user sets
+up a storage block. Results go to the API instead, as artifacts of a type that the UI leaves out.
+"""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from typing import TYPE_CHECKING, Any, cast
+from uuid import UUID
+
+from prefect.client.schemas.actions import ArtifactCreate
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterFlowRunId,
+    ArtifactFilterType,
+)
+from prefect.client.schemas.sorting import ArtifactSort
+from pydantic import BaseModel, ConfigDict, TypeAdapter
+
+from cloudops_prefect.errors import SerializationError
+from cloudops_prefect.models import ExecutionResult
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.objects import Artifact
+
+ARTIFACT_TYPE = "result"
+ENCODING = "cloudops/1+zlib+base64"
+PAGE = 200
+
+
+class ResultRecord(BaseModel):
+    """The result of one command of a run, and in which attempt at the run it came about."""
+
+    model_config = ConfigDict(frozen=True)
+
+    flow_run_id: UUID
+    index: int
+    attempt: int
+    result: ExecutionResult
+
+
+_records = TypeAdapter(list[ResultRecord])
+
+
+def to_artifact(flow_run_id: UUID, records: Iterable[ResultRecord]) -> ArtifactCreate:
+    """Packs results of a run into an artifact; PostgreSQL's JSON can't hold raw text's NULs."""
+    packed = zlib.compress(_records.dump_json(list(records)), level=1)
+    data = {"encoding": ENCODING, "records": base64.b64encode(packed).decode("ascii")}
+    return ArtifactCreate(type=ARTIFACT_TYPE, data=data, flow_run_id=flow_run_id)  # pyright: ignore[reportCallIssue]
+
+
+def from_artifact(artifact: Artifact) -> list[ResultRecord]:
+    """Unpacks the results that an artifact holds; none if it isn't one of ours.
+
+    Raises:
+        SerializationError: if it is one of ours and can't be read.
+    """
+    data: Any = artifact.data
+    if not isinstance(data, dict) or data.get("encoding") != ENCODING:  # pyright: ignore[reportUnknownMemberType]
+        return []
+    try:
+        return _records.validate_json(
+            zlib.decompress(base64.b64decode(cast("str", data["records"])))
+        )
+    except (KeyError, ValueError, zlib.error) as error:
+        raise SerializationError(f"artifact {artifact.id}: {error}") from error
+
+
+async def read_results(client: PrefectClient, flow_run_id: UUID) -> dict[int, ExecutionResult]:
+    """Reads the newest result of each command of a run, by the command's index in its plan."""
+    newest: dict[int, ResultRecord] = {}
+    async for artifact in _artifacts(client, flow_run_id):
+        for record in from_artifact(artifact):
+            known = newest.get(record.index)
+            if known is None or known.attempt <= record.attempt:
+                newest[record.index] = record
+    return {index: newest[index].result for index in sorted(newest)}
+
+
+async def _artifacts(client: PrefectClient, flow_run_id: UUID) -> AsyncIterator[Artifact]:
+    offset = 0
+    while True:
+        page = await client.read_artifacts(
+            artifact_filter=ArtifactFilter(
+                flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]),
+                type=ArtifactFilterType(any_=[ARTIFACT_TYPE]),
+            ),
+            sort=ArtifactSort.ID_DESC,
+            limit=PAGE,
+            offset=offset,
+        )
+        for artifact in page:
+            yield artifact
+        if len(page) < PAGE:
+            return
+        offset += PAGE

@@ -1,0 +1,85 @@
+"""What all runs of one event loop share: configuration, limit of commands, publisher."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import anyio
+from prefect.context import AsyncClientContext
+
+from cloudops_prefect.config import ExecutionConfig
+from cloudops_prefect.control import RunControl
+from cloudops_prefect.publishing import Publisher
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator
+    from uuid import UUID
+
+    from prefect.client.orchestration import PrefectClient
+
+    from cloudops_prefect.plan_run import PlanRun
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What all runs of one event loop share.
+
+    Attributes:
+        runs: What has been started, by the id of its flow run.
+        slots: One token for each command that may run; waiting is first come, first served.
+    """
+
+    config: ExecutionConfig
+    client: PrefectClient
+    publisher: Publisher
+    slots: anyio.CapacityLimiter
+    controls: dict[UUID, RunControl] = field(default_factory=dict)
+    runs: dict[UUID, PlanRun] = field(default_factory=dict)
+
+    def control(self, flow_run_id: UUID) -> RunControl:
+        """Returns what stops a run, the same one each time."""
+        return self.controls.setdefault(flow_run_id, RunControl())
+
+
+_current: ContextVar[Services | None] = ContextVar("cloudops_services", default=None)
+
+
+@asynccontextmanager
+async def open_services(config: ExecutionConfig) -> AsyncGenerator[Services]:
+    """Opens the services for the runs that are started inside, and closes them afterwards."""
+    async with AsyncClientContext.get_or_create() as context, anyio.create_task_group() as tasks:
+        publisher = Publisher(context.client)
+        slots = anyio.CapacityLimiter(config.max_concurrent_executions)
+        services = Services(config, context.client, publisher, slots)
+        tasks.start_soon(publisher.run)
+        try:
+            with using(services):
+                yield services
+        finally:
+            tasks.cancel_scope.cancel()
+
+
+@contextmanager
+def using(services: Services) -> Generator[None]:
+    """Makes services that are open elsewhere the current ones of this task."""
+    token = _current.set(services)
+    try:
+        yield
+    finally:
+        _current.reset(token)
+
+
+@asynccontextmanager
+async def current_services(config: ExecutionConfig | None = None) -> AsyncGenerator[Services]:
+    """Gives the services that are open, or opens some for the time being.
+
+    A flow that a worker runs, or that is called like any Prefect flow, has no engine around it.
+    """
+    if (services := _current.get()) is not None:
+        yield services
+        return
+    async with open_services(config or ExecutionConfig()) as services:
+        yield services

@@ -1,0 +1,103 @@
+"""Checks of a value's shape that need nothing but the value: each yields what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+from cloudops_prefect.errors import InvalidCommandError, MissingFieldError, ValidationError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+
+_SHELLS_OF_OTHER_NAMES = frozenset({"nu", "elvish"})
+
+
+def text_errors(field: str, value: str | PurePath) -> Iterator[ValidationError]:
+    """Refuse what no program can be given: a NUL byte, or text that UTF-8 can't write."""
+    text = str(value)
+    if "\0" in text:
+        yield InvalidCommandError(f"{field} contains a NUL byte", field)
+    elif not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+        yield InvalidCommandError(f"{field} can't be written as UTF-8: {text!a}", field)
+
+
+def required_errors(field: str, value: str) -> Iterator[ValidationError]:
+    """Refuse a required text that is empty, blank or unusable."""
+    if value.strip():
+        yield from text_errors(field, value)
+    else:
+        yield MissingFieldError(field)
+
+
+def optional_errors(field: str, value: str | None) -> Iterator[ValidationError]:
+    """Refuse an optional text that is there but empty, an option, or unusable."""
+    if value is None:
+        return
+    if not value.strip():
+        yield InvalidCommandError(f"{field} is empty; leave it out instead", field)
+    elif value.startswith("-"):
+        yield InvalidCommandError(f"{field} can't be an option: `{value}`", field)
+    yield from text_errors(field, value)
+
+
+def args_errors(args: Iterable[str]) -> Iterator[ValidationError]:
+    """Refuse arguments that no program can be given; an empty one is fine."""
+    for index, argument in enumerate(args):
+        yield from text_errors(f"args[{index}]", argument)
+
+
+def word_errors(field: str, value: str) -> Iterator[ValidationError]:
+    """Refuse what isn't one word, such as an option where the AWS CLI wants a service."""
+    if value.startswith("-"):
+        yield InvalidCommandError(
+            f"{field} can't be an option: `{value}`; options belong in args", field
+        )
+    elif value.strip() and value.split() != [value]:
+        yield InvalidCommandError(f"{field} must be one word, not `{value}`", field)
+    yield from required_errors(field, value)
+
+
+def shell_errors(shell: str) -> Iterator[ValidationError]:
+    """Refuse a shell that isn't the name or path of one.
+
+    Shells are told by their names: nearly all end in `sh`, some with a version behind (`bash-5.2`).
+    """
+    name = PurePath(shell).name
+    stem = name.rstrip("-.0123456789")
+    if shell.split() != [shell] or shell.startswith("-"):
+        yield InvalidCommandError(
+            f"shell must be one name or path without options, not `{shell}`", "shell"
+        )
+    elif not (stem.endswith("sh") or name in _SHELLS_OF_OTHER_NAMES):
+        yield InvalidCommandError(f"`{shell}` is not a shell, like bash, sh or zsh", "shell")
+    yield from text_errors("shell", shell)
+
+
+def env_errors(env: Mapping[str, str]) -> Iterator[ValidationError]:
+    """Refuse names and values that the environment of a process can't hold."""
+    for name, value in env.items():
+        if not name:
+            yield InvalidCommandError("env has a variable without a name", "env")
+        elif "=" in name:
+            yield InvalidCommandError(f"env name `{name}` contains `=`", f"env[{name}]")
+        elif "\0" in name:
+            yield InvalidCommandError(f"env name {name!r} contains a NUL byte", "env")
+        yield from text_errors(f"env[{name}]", value)
+
+
+def env_from_errors(names: Iterable[str]) -> Iterator[ValidationError]:
+    """Refuse names of blocks that aren't `block-type/document-name`."""
+    for index, name in enumerate(names):
+        block_type, slash, document = name.partition("/")
+        if not (block_type.strip() and slash and document.strip()) or "/" in document:
+            field = f"env_from[{index}]"
+            yield ValidationError(
+                f"{field} must name a block, like `command-environment/deploy`, not `{name}`", field
+            )
+
+
+def timeout_errors(timeout_ms: int | None) -> Iterator[ValidationError]:
+    """Refuse a timeout that is over before it begins."""
+    if timeout_ms is not None and timeout_ms <= 0:
+        yield ValidationError(f"timeout_ms must be above 0, not {timeout_ms}", "timeout_ms")

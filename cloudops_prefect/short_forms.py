@@ -1,0 +1,212 @@
+"""Commands as people write them in a file, turned into the fields of an `ExecutionRequest`."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import TYPE_CHECKING, cast
+
+from pydantic import TypeAdapter
+from pydantic import ValidationError as WrongTypesError
+
+from cloudops_prefect.durations import Duration
+from cloudops_prefect.mistakes import nearest, shown
+from cloudops_prefect.models import ExecutionRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cloudops_prefect.findings import Findings
+    from cloudops_prefect.mistakes import FieldPath
+
+Fields = dict[str, object]
+
+REQUEST_FIELDS = tuple(ExecutionRequest.model_fields)
+FORMS = ("run", "script", "exec", "aws")
+REFINEMENTS = {"shell": "run", "interpreter": "script", "profile": "aws", "region": "aws"}
+KNOWN_FIELDS = (*FORMS, *REQUEST_FIELDS, *REFINEMENTS, "timeout", "needs")
+
+_NAMES_ELSEWHERE = {
+    "after": "needs",
+    "cmd": "run",
+    "cwd": "working_dir",
+    "depends_on": "needs",
+    "dir": "working_dir",
+    "environment": "env",
+    "requires": "needs",
+    "title": "name",
+    "variables": "env",
+    "workdir": "working_dir",
+}
+_DURATION: TypeAdapter[timedelta] = TypeAdapter(Duration)
+
+
+@dataclass(slots=True)
+class Expansion:
+    """The fields of an `ExecutionRequest`, and where in the file those stand that moved."""
+
+    path: FieldPath
+    fields: Fields
+    needs: object = None
+    has_needs: bool = False
+    _origins: dict[FieldPath, str] = field(default_factory=dict["FieldPath", str])
+
+    def moved(self, *fields: str, to: str) -> None:
+        """Note that a field of the request stands elsewhere in the file."""
+        self._origins[fields] = to
+
+    def place_of(self, fields: FieldPath) -> FieldPath:
+        """Return the path in the file of a field of the request."""
+        for length in range(len(fields), 0, -1):
+            origin = self._origins.get(fields[:length])
+            if origin is not None:
+                return *self.path, origin
+        return *self.path, *fields
+
+
+def expand(entry: Fields, path: FieldPath, findings: Findings) -> Expansion:
+    """Turn one entry of a file, in the short or the long form, into the fields of a request."""
+    fields = {name: entry[name] for name in REQUEST_FIELDS if name in entry}
+    expansion = Expansion(path, fields, entry.get("needs"), "needs" in entry)
+    unknown = [name for name in entry if name not in KNOWN_FIELDS]
+    for name in unknown:
+        _add_unknown(name, path, findings)
+    forms = [name for name in (*FORMS, "command") if name in entry]
+    if len(forms) > 1:
+        findings.add(
+            (*path, forms[1]), f"`{forms[0]}` is there too; keep one of them", of_name=True
+        )
+    elif forms and forms[0] != "command":
+        _expand_form(forms[0], entry, expansion, findings)
+    elif not forms and not any(_meant(name) in {*FORMS, "command"} for name in unknown):
+        findings.add_missing((*path, "command"), "say what to run, like `run: make test`")
+    _check_refinements(entry, forms, path, findings)
+    if "timeout" in entry:
+        _expand_timeout(entry, expansion, findings)
+    return expansion
+
+
+def _add_unknown(name: str, path: FieldPath, findings: Findings) -> None:
+    elsewhere = _NAMES_ELSEWHERE.get(name.lower().replace("-", "_"))
+    if elsewhere:
+        hint = f"did you mean `{elsewhere}`?"
+        findings.add((*path, name), f"unknown field `{name}`", hint, of_name=True)
+    else:
+        findings.add_unknown((*path, name), KNOWN_FIELDS)
+
+
+def _meant(name: str) -> str | None:
+    return _NAMES_ELSEWHERE.get(name) or nearest(name, KNOWN_FIELDS)
+
+
+def _expand_form(form: str, entry: Fields, expansion: Expansion, findings: Findings) -> None:
+    value, path = entry[form], (*expansion.path, form)
+    expansion.moved("command", to=form)
+    refinements = {
+        name: entry[name] for name, of in REFINEMENTS.items() if of == form and name in entry
+    }
+    for name in refinements:
+        expansion.moved("command", name, to=name)
+    command = _FORM_READERS[form](value, path, findings)
+    if command is not None:
+        expansion.fields["command"] = {**command, **refinements}
+
+
+def _read_run(value: object, path: FieldPath, findings: Findings) -> Fields | None:
+    text = _text(value, path, findings)
+    return None if text is None else {"type": "shell", "command": text}
+
+
+def _read_script(value: object, path: FieldPath, findings: Findings) -> Fields | None:
+    text = _text(value, path, findings)
+    return None if text is None else {"type": "script", "path": text}
+
+
+def _read_exec(value: object, path: FieldPath, findings: Findings) -> Fields | None:
+    words = _words(value, path, findings)
+    return None if words is None else {"type": "exec", "program": words[0], "args": words[1:]}
+
+
+def _read_aws(value: object, path: FieldPath, findings: Findings) -> Fields | None:
+    words = _words(value, path, findings)
+    if words is None:
+        return None
+    if words[0] == "aws":
+        findings.add(path, "`aws` itself is not part of it", "begin with the service, like `s3 ls`")
+        return None
+    if len(words) == 1:
+        findings.add_missing(path, f"`{words[0]}` needs an operation too, like `s3 ls`")
+        return None
+    return {"type": "aws_cli", "service": words[0], "operation": words[1], "args": words[2:]}
+
+
+_FORM_READERS: dict[str, Callable[[object, FieldPath, Findings], Fields | None]] = {
+    "run": _read_run,
+    "script": _read_script,
+    "exec": _read_exec,
+    "aws": _read_aws,
+}
+
+
+def _text(value: object, path: FieldPath, findings: Findings) -> str | None:
+    if value is None or (isinstance(value, str) and not value.strip()):
+        findings.add_missing(path)
+    elif not isinstance(value, str):
+        findings.add(path, f"must be a text, not {shown(value)}")
+    else:
+        return value
+    return None
+
+
+def _words(value: object, path: FieldPath, findings: Findings) -> list[str] | None:
+    if isinstance(value, list):
+        words = _listed_words(cast("list[object]", value), path, findings)
+    else:
+        text = _text(value, path, findings)
+        words = None if text is None else _split_words(text, path, findings)
+    if words is not None and not (words and words[0]):
+        findings.add_missing(path)
+        return None
+    return words
+
+
+def _listed_words(items: list[object], path: FieldPath, findings: Findings) -> list[str] | None:
+    for index, item in enumerate(items):
+        if not isinstance(item, str):
+            findings.add((*path, index), f"must be a text, not {shown(item)}")
+    words = [item for item in items if isinstance(item, str)]
+    return words if len(words) == len(items) else None
+
+
+def _split_words(text: str, path: FieldPath, findings: Findings) -> list[str] | None:
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        findings.add(path, f"can't be split into words: {str(error).lower()} in {shown(text)}")
+        return None
+
+
+def _check_refinements(
+    entry: Fields, forms: list[str], path: FieldPath, findings: Findings
+) -> None:
+    for name, form in REFINEMENTS.items():
+        if name in entry and forms and form not in forms:
+            findings.add((*path, name), f"goes with `{form}`, not with `{forms[0]}`", of_name=True)
+
+
+def _expand_timeout(entry: Fields, expansion: Expansion, findings: Findings) -> None:
+    path = (*expansion.path, "timeout")
+    if "timeout_ms" in entry:
+        findings.add(path, "`timeout_ms` is there too; keep one of them", of_name=True)
+        return
+    expansion.moved("timeout_ms", to="timeout")
+    try:
+        duration = _DURATION.validate_python(entry["timeout"])
+    except WrongTypesError:
+        findings.add(
+            path, f"must be a duration, not {shown(entry['timeout'])}", "like 30s or 1h 30m"
+        )
+        return
+    expansion.fields["timeout_ms"] = math.ceil(duration / timedelta(milliseconds=1))

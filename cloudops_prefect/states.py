@@ -1,0 +1,105 @@
+"""Prefect states, and the statuses, results and errors that they stand for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from prefect.client.schemas.objects import StateType
+from prefect.states import Cancelled, Completed, Failed
+
+from cloudops_prefect.errors import (
+    CommandFailedError,
+    ExecutionCancelledError,
+    ExecutionError,
+    ExecutionTimeoutError,
+)
+from cloudops_prefect.models import (
+    ExecutionRequest,
+    ExecutionResult,
+    ExecutionStatus,
+    PlanExecutionResult,
+)
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+
+TIMED_OUT = "TimedOut"
+NOT_STARTED = -1
+
+_STATUSES = {
+    StateType.SCHEDULED: ExecutionStatus.PENDING,
+    StateType.PENDING: ExecutionStatus.PENDING,
+    StateType.PAUSED: ExecutionStatus.PENDING,
+    StateType.RUNNING: ExecutionStatus.RUNNING,
+    # Something of the execution may still be alive until Prefect says Cancelled.
+    StateType.CANCELLING: ExecutionStatus.RUNNING,
+    StateType.COMPLETED: ExecutionStatus.COMPLETED,
+    StateType.FAILED: ExecutionStatus.FAILED,
+    StateType.CRASHED: ExecutionStatus.FAILED,
+    StateType.CANCELLED: ExecutionStatus.CANCELLED,
+}
+
+
+def status_of(state: State[Any] | None) -> ExecutionStatus:
+    """Returns the status that a run's Prefect state stands for; a run without one is pending."""
+    if state is None:
+        return ExecutionStatus.PENDING
+    if state.type is StateType.FAILED and state.name == TIMED_OUT:
+        return ExecutionStatus.TIMEOUT
+    return _STATUSES[state.type]
+
+
+def state_of(result: ExecutionResult) -> State[Any]:
+    """Returns the final Prefect state of a command's run, its message being the result's error."""
+    return _final_state(result.status, result.error, result)
+
+
+def command_state_of(result: ExecutionResult, request: ExecutionRequest) -> State[Any]:
+    """Returns the final state of a single command's flow run; its data is what a caller gets."""
+    return _final_state(result.status, result.error, error_of(result, request) or result)
+
+
+def plan_state_of(result: PlanExecutionResult) -> State[Any]:
+    """Returns the final state of a plan's flow run; its message says how its commands ended."""
+    data: object = result
+    if result.status is ExecutionStatus.CANCELLED:
+        data = ExecutionCancelledError(result=result)
+    elif result.status is not ExecutionStatus.COMPLETED:
+        code = result.as_result().exit_code
+        data = CommandFailedError(-1 if code is None else code, plan_message(result), result=result)
+    return _final_state(result.status, plan_message(result), data)
+
+
+def plan_message(result: PlanExecutionResult) -> str:
+    """Says how a plan's commands ended: ``2 of 5 commands completed, 1 failed, 2 cancelled``."""
+    stats = result.stats
+    counts = {"failed": stats.failed, "timed out": stats.timeout, "cancelled": stats.cancelled}
+    ended = [f"{count} {how}" for how, count in counts.items() if count]
+    return ", ".join([f"{stats.completed} of {stats.total} commands completed", *ended])
+
+
+def error_of(result: ExecutionResult, request: ExecutionRequest) -> ExecutionError | None:
+    """Returns the exception that a command's result stands for, None when it completed."""
+    match result.status:
+        case ExecutionStatus.COMPLETED:
+            return None
+        case ExecutionStatus.TIMEOUT:
+            return ExecutionTimeoutError(request.timeout_ms or 0, result=result)
+        case ExecutionStatus.CANCELLED:
+            return ExecutionCancelledError(result=result)
+        case _:
+            code = -1 if result.exit_code is None else result.exit_code
+            detail = result.error if code == NOT_STARTED else None
+            return CommandFailedError(code, detail, result=result)
+
+
+def _final_state(status: ExecutionStatus, message: str | None, data: Any) -> State[Any]:
+    match status:
+        case ExecutionStatus.COMPLETED:
+            return Completed(message=message, data=data)
+        case ExecutionStatus.CANCELLED:
+            return Cancelled(message=message, data=data)
+        case ExecutionStatus.TIMEOUT:
+            return Failed(name=TIMED_OUT, message=message, data=data)
+        case _:
+            return Failed(message=message, data=data)

@@ -1,0 +1,219 @@
+"""One Prefect task for each kind of command."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.context import TaskRunContext
+from prefect.task_engine import AsyncTaskRunEngine
+from prefect.tasks import Task
+from prefect.utilities.engine import emit_task_run_state_change_event
+
+from cloudops_prefect.block_env import read_environment
+from cloudops_prefect.errors import InvalidCommandError, ValidationError
+from cloudops_prefect.execution import CommandExecution
+from cloudops_prefect.models import ExecutionRequest, ExecutionResult
+from cloudops_prefect.output import OutputReader
+from cloudops_prefect.publishing import OutputFeed
+from cloudops_prefect.services import Services, current_services
+from cloudops_prefect.states import error_of, state_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from uuid import UUID
+
+    from prefect.client.schemas.objects import State
+
+CommandTask: TypeAlias = Task[[ExecutionRequest], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRun:
+    """A command whose execution a flow of this package has prepared for the task it starts."""
+
+    execution: CommandExecution
+    flow_run_id: UUID | None
+    task_run_id: UUID
+
+
+_prepared: ContextVar[CommandRun | None] = ContextVar("cloudops_command_run", default=None)
+
+
+async def _run(request: ExecutionRequest) -> ExecutionResult:
+    async with current_services() as services:
+        run = _prepared.get() or _unprepared(request, services)
+        result = await _run_and_publish(run, services)
+        if _prepared.get() is None:
+            result = run.execution.result_with_output()
+            if run.flow_run_id is not None:
+                await services.publisher.flush(run.flow_run_id)
+    if (error := error_of(result, request)) is not None:
+        raise error
+    return result
+
+
+def _unprepared(request: ExecutionRequest, services: Services) -> CommandRun:
+    """Describes the run of a task that a flow of the user's calls like any other task."""
+    request.validate(services.config)
+    context = TaskRunContext.get()
+    assert context is not None  # noqa: S101 (Prefect sets it before it calls a task)
+    task_run = context.task_run
+    execution = CommandExecution(
+        request, task_run.id, services.config, env_from=tuple(request.env_from)
+    )
+    return CommandRun(execution, task_run.flow_run_id, task_run.id)
+
+
+async def _run_and_publish(run: CommandRun, services: Services) -> ExecutionResult:
+    feed = _feed(run, services)
+    try:
+        refusal = await _read_blocks(run.execution)
+        return await run.execution.run(refusal)
+    finally:
+        if feed is not None:
+            feed.ended = True
+
+
+async def _read_blocks(execution: CommandExecution) -> ValidationError | None:
+    if execution.env_from:
+        try:
+            execution.env, execution.secrets = await read_environment(execution.env_from)
+        except ValidationError as error:
+            return error
+    return None
+
+
+def _feed(run: CommandRun, services: Services) -> OutputFeed | None:
+    if not services.config.stream_output or run.flow_run_id is None:
+        return None
+    path = run.execution.log_path
+    feed = OutputFeed(
+        path=path,
+        flow_run_id=run.flow_run_id,
+        task_run_id=run.task_run_id,
+        budget=services.config.max_api_log_bytes,
+        reader=OutputReader(path, from_end=True),
+    )
+    services.publisher.add_output(feed)
+    return feed
+
+
+# Prefect's default cache policy would make two equal commands of a run one command, and a retried
+# run skip a command that had failed. What a retry skips, `flows` decides by the results it reads.
+_OPTIONS: dict[str, Any] = {
+    "task_run_name": "{request.display_name}",
+    "cache_policy": NO_CACHE,
+    "persist_result": False,
+}
+
+
+@task(name="run_script", **_OPTIONS)
+async def run_script(request: ExecutionRequest) -> ExecutionResult:
+    """Runs a script file.
+
+    Raises:
+        ValidationError: The request is refused.
+        CommandFailedError: The script ended with another code than 0.
+        ExecutionTimeoutError: It took longer than its timeout.
+    """
+    return await _run_kind("script", request)
+
+
+@task(name="run_exec", **_OPTIONS)
+async def run_exec(request: ExecutionRequest) -> ExecutionResult:
+    """Runs a program with arguments; raises as `run_script` does."""
+    return await _run_kind("exec", request)
+
+
+@task(name="run_shell", **_OPTIONS)
+async def run_shell(request: ExecutionRequest) -> ExecutionResult:
+    """Runs a shell command; raises as `run_script` does."""
+    return await _run_kind("shell", request)
+
+
+@task(name="run_aws_cli", **_OPTIONS)
+async def run_aws_cli(request: ExecutionRequest) -> ExecutionResult:
+    """Runs an AWS CLI call; raises as `run_script` does."""
+    return await _run_kind("aws_cli", request)
+
+
+async def _run_kind(kind: str, request: ExecutionRequest) -> ExecutionResult:
+    if request.command.type != kind:
+        raise InvalidCommandError(
+            f"run_{kind} can't run a command of the type {request.command.type}"
+        )
+    return await _run(request)
+
+
+TASKS: dict[str, Any] = {
+    "script": run_script,
+    "exec": run_exec,
+    "shell": run_shell,
+    "aws_cli": run_aws_cli,
+}
+
+
+class CommandTaskEngine(AsyncTaskRunEngine[[ExecutionRequest], ExecutionResult]):
+    """Prefect's engine for a task run, which ends in the state that its result stands for.
+
+    Prefect calls every exception Failed, and shows a traceback where a sentence says it all.
+    """
+
+    async def handle_exception(self, exc: Exception) -> None:
+        """Ends in the state of the result that the exception carries."""
+        if not await self._end(exc):
+            await super().handle_exception(exc)
+
+    async def handle_timeout(self, exc: TimeoutError) -> None:
+        """Ends in the state of the result that the exception carries."""
+        if not await self._end(exc):
+            await super().handle_timeout(exc)
+
+    async def _end(self, exc: Exception) -> bool:
+        result = getattr(exc, "result", None)
+        if not isinstance(result, ExecutionResult):
+            return False
+        state = state_of(result)
+        self.logger.error(state.message)
+        await self.set_state(state)
+        self._raised = exc
+        return True
+
+    def log_finished_message(self) -> None:
+        """Leaves out the record that says what the state says: it costs more than the task run."""
+
+
+async def run_command_task(run: CommandRun, wait_for: Iterable[State[Any]]) -> State[Any]:
+    """Runs a prepared command as a Prefect task run of the id it was given; returns its state."""
+    request = run.execution.request
+    engine = CommandTaskEngine(
+        task=TASKS[request.command.type], parameters={"request": request}, wait_for=list(wait_for)
+    )
+    token = _prepared.set(run)
+    try:
+        async with engine.start(task_run_id=run.task_run_id):
+            while engine.is_running():
+                async with engine.run_context(), engine.transaction_context() as transaction:
+                    await engine.call_task_fn(transaction)
+    finally:
+        _prepared.reset(token)
+    return engine.state
+
+
+async def record_task_run(
+    request: ExecutionRequest, task_run_id: UUID, wait_for: Iterable[Any], state: State[Any]
+) -> State[Any]:
+    """Records a task run that ends without having run, so that the UI shows the whole plan."""
+    command_task: CommandTask = TASKS[request.command.type]
+    wait_for = list(wait_for)
+    task_run = await command_task.create_local_run(id=task_run_id, wait_for=wait_for)
+    task_run.name = request.display_name
+    state.state_details.task_run_id = task_run.id
+    state.state_details.flow_run_id = task_run.flow_run_id
+    pending, task_run.state = task_run.state, state
+    emit_task_run_state_change_event(task_run, initial_state=pending, validated_state=state)
+    return state

@@ -1,0 +1,158 @@
+"""Pydantic's errors as mistakes of a file."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import BaseModel
+from pydantic import ValidationError as WrongTypesError
+
+from cloudops_prefect.mistakes import did_you_mean, shown
+from cloudops_prefect.models import (
+    AwsCliCommand,
+    DependencyGraphStrategy,
+    ExecCommand,
+    ExecutionMetadata,
+    ExecutionPlan,
+    ExecutionRequest,
+    ParallelStrategy,
+    ScriptCommand,
+    SerialStrategy,
+    ShellCommand,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from pydantic_core import ErrorDetails
+
+    from cloudops_prefect.findings import Findings
+    from cloudops_prefect.mistakes import FieldPath
+
+_TAGGED: dict[str, type[BaseModel]] = {
+    "script": ScriptCommand,
+    "exec": ExecCommand,
+    "shell": ShellCommand,
+    "aws_cli": AwsCliCommand,
+    "serial": SerialStrategy,
+    "parallel": ParallelStrategy,
+    "dependency_graph": DependencyGraphStrategy,
+}
+_TAGGED_FIELDS = frozenset({"command", "strategy"})
+_MESSAGES = {
+    "bool_type": "must be true or false",
+    "dict_type": "must be an object",
+    "int_type": "must be a whole number",
+    "int_parsing": "must be a whole number",
+    "list_type": "must be a list",
+    "model_attributes_type": "must be an object",
+    "model_type": "must be an object",
+    "path_type": "must be a path",
+    "string_type": "must be a text",
+    "uuid_parsing": "must be a UUID",
+    "uuid_type": "must be a UUID",
+}
+_IN_BRACKETS = re.compile(r"\.?([^.\[\]]+)|\[([^\]]*)\]")
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def checked(
+    model: type[ModelT],
+    fields: Mapping[str, Any],
+    findings: Findings,
+    place_of: Callable[[FieldPath], FieldPath],
+) -> ModelT | None:
+    """Build a model, or add what keeps it from being built to the findings.
+
+    Args:
+        model: The class to build.
+        fields: Its fields as plain data.
+        findings: Takes the mistakes.
+        place_of: The path in the file of a path in the model.
+    """
+    try:
+        return model.model_validate(fields)
+    except WrongTypesError as error:
+        for detail in error.errors(include_url=False):
+            _add(detail, model, findings, place_of)
+        return None
+
+
+def path_of(field: str) -> FieldPath:
+    """Split what `field_text` has joined."""
+    path: list[str | int] = []
+    for name, index in _IN_BRACKETS.findall(field):
+        path.append(name or (int(index) if index.isdecimal() else index))
+    return tuple(path)
+
+
+def _add(
+    detail: ErrorDetails,
+    model: type[BaseModel],
+    findings: Findings,
+    place_of: Callable[[FieldPath], FieldPath],
+) -> None:
+    location = detail["loc"]
+    path = place_of(_path_in_model(location))
+    value = detail["input"]
+    match detail["type"]:
+        case "missing":
+            findings.add_missing(path)
+        case "union_tag_not_found":
+            findings.add_missing((*path, "type"), _tag_hint(str(location[-1])))
+        case "union_tag_invalid":
+            findings.add(
+                place_of((*_path_in_model(location), "type")),
+                f"unknown kind {shown(value.get('type'))}",
+                _tag_hint(str(location[-1]), detail),
+            )
+        case "extra_forbidden":
+            findings.add_unknown(path, _names_beside(location, model))
+        case kind:
+            message = _MESSAGES.get(kind) or _reworded(detail["msg"])
+            hint = _hint(kind, str(path[-1]) if path else "", value)
+            findings.add(path, f"{message}, not {shown(value)}", hint)
+
+
+def _path_in_model(location: tuple[str | int, ...]) -> FieldPath:
+    path = [
+        part
+        for index, part in enumerate(location)
+        if not (index == 1 and location[0] in _TAGGED_FIELDS) and part != "[key]"
+    ]
+    return tuple(path)
+
+
+def _names_beside(location: tuple[str | int, ...], model: type[BaseModel]) -> Iterable[str]:
+    outer = location[0] if location else None
+    if outer in _TAGGED_FIELDS and len(location) > 2:
+        return _TAGGED[str(location[1])].model_fields
+    return ExecutionMetadata.model_fields if outer == "metadata" else model.model_fields
+
+
+def _tags_of(field: str) -> list[str]:
+    model = ExecutionRequest if field == "command" else ExecutionPlan
+    commands = model is ExecutionRequest
+    return [tag for tag, of in _TAGGED.items() if of.__name__.endswith("Command") == commands]
+
+
+def _tag_hint(field: str, detail: ErrorDetails | None = None) -> str:
+    if detail is None:
+        return f"one of {', '.join(_tags_of(field))}"
+    return did_you_mean(str(detail["input"].get("type")), _tags_of(field))
+
+
+def _reworded(message: str) -> str:
+    return message.removeprefix("Value error, ").replace("Input should be", "must be")
+
+
+def _hint(kind: str, name: str, value: object) -> str | None:
+    if name == "command" and isinstance(value, str):
+        return "write `run: …` for a shell command"
+    if name == "timeout_ms" and isinstance(value, str):
+        return "write `timeout: 30s` for a time with a unit"
+    if kind == "string_type" and isinstance(value, (bool, int, float)):
+        return f'put it in quotes: "{shown(value).strip("`")}"'
+    return None

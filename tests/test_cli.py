@@ -1,0 +1,389 @@
+"""The command line against a real Prefect server: the local one, which it starts by itself."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import psutil
+import pytest
+
+pytestmark = pytest.mark.server
+
+ROOT = Path(__file__).parents[1]
+SLEEPER = """
+import os, subprocess, sys
+child = subprocess.Popen(["sleep", "300"])
+print("ready", os.getpid(), child.pid, flush=True)
+child.wait()
+"""
+STUBBORN = """
+import os, signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("ready", os.getpid(), flush=True)
+while True:
+    signal.pause()
+"""
+
+
+@dataclass(frozen=True)
+class Cloudops:
+    """`cloudops` with a home of its own."""
+
+    env: dict[str, str]
+    cwd: Path
+
+    def __call__(
+        self, *arguments: str | Path, timeout: float = 60, **env: str
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self._argv(arguments),
+            env=self.env | env,
+            cwd=self.cwd,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    def json(self, *arguments: str | Path):
+        done = self(*arguments, "--json")
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)
+
+    @contextmanager
+    def started(self, *arguments: str | Path, **env: str) -> Iterator[subprocess.Popen[str]]:
+        with subprocess.Popen(
+            self._argv(arguments),
+            env=self.env | env,
+            cwd=self.cwd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
+
+    def _argv(self, arguments):
+        return [sys.executable, "-m", "cloudops_prefect", *arguments]
+
+
+def until(condition: Callable[[], object], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition was not met in time"
+        time.sleep(0.05)
+
+
+def gone(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def ready_pids(process: subprocess.Popen[str]) -> list[int]:
+    """The processes that a sleeper names in its first line."""
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    assert "ready" in line, line
+    return [int(pid) for pid in re.findall(r"\d+", line.partition("ready")[2])]
+
+
+@pytest.fixture(scope="module")
+def fresh(tmp_path_factory) -> Iterator[Cloudops]:
+    """Nothing is configured, and nothing runs yet."""
+    home = tmp_path_factory.mktemp("home")
+    others = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "CLOUDOPS_"))}
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    env = others | {
+        "PATH": path,
+        "HOME": str(home),
+        "PREFECT_HOME": str(home / "prefect"),
+        "PYTHONPATH": str(ROOT),
+        "CLOUDOPS_LOG_DIR": str(home / "logs"),
+        "CLOUDOPS_GRACE_PERIOD_MS": "1000",
+    }
+    cloudops = Cloudops(env, home)
+    yield cloudops
+    assert cloudops("server", "stop").returncode == 0
+
+
+@pytest.fixture(scope="module")
+def first(fresh) -> subprocess.CompletedProcess[str]:
+    """The very first command of a new user."""
+    return fresh("exec", "--", "echo", "hello", timeout=90)
+
+
+@pytest.fixture(scope="module")
+def cloudops(fresh, first) -> Cloudops:
+    assert first.returncode == 0, first.stderr
+    return fresh
+
+
+def write_plan(path: Path, *commands: dict, strategy: dict | None = None) -> Path:
+    plan = {"strategy": strategy or {"type": "serial"}, "commands": list(commands)}
+    path.write_text(json.dumps(plan))
+    return path
+
+
+def shell(command: str, **fields) -> dict:
+    return {"command": {"type": "shell", "command": command}, **fields}
+
+
+def test_the_first_command_starts_a_server_and_says_so_once(fresh, first):
+    assert (first.returncode, first.stdout) == (0, "hello\n")
+    assert "starting a local Prefect server" in first.stderr
+    facts = json.loads(fresh("server", "status", "--json").stdout)
+    assert facts["status"] == "running"
+    assert f"its UI is at {facts['ui']}" in first.stderr
+    second = fresh("exec", "--", "echo", "again")
+    assert (second.returncode, second.stdout) == (0, "again\n")
+    assert "server" not in second.stderr
+    assert re.search(
+        rf"UI: {re.escape(facts['ui'])}/runs/flow-run/[0-9a-f-]{{36}}\n", second.stderr
+    )
+
+
+def test_the_example_runs(cloudops):
+    done = subprocess.run(
+        [sys.executable, "-m", "cloudops_prefect", "run", "examples/release.yaml"],
+        env=cloudops.env,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    lines = done.stdout.splitlines()
+    assert "[announce] Version 1.4.0 is out" in lines
+    assert any(line.startswith("[unit tests] Ran 2 tests") for line in lines)
+    assert '[deploy]     "deploymentId": "deploymentId"' in lines
+    assert lines[-2].startswith("completed: 6 of 6 commands completed in ")
+    assert lines[-1].startswith("UI: http://127.0.0.1:")
+    assert "\x1b" not in done.stdout
+
+
+def test_a_plan_fails_with_exit_code_1_and_a_summary(cloudops, tmp_path):
+    plan = write_plan(
+        tmp_path / "plan.json",
+        shell("echo fine", name="first"),
+        shell("echo wrong >&2; exit 3", name="second"),
+        shell("echo never", name="third"),
+    )
+    done = cloudops("run", plan)
+    assert done.returncode == 1
+    assert "[first] fine" in done.stdout
+    assert "[second] wrong" in done.stdout
+    assert "never" not in done.stdout
+    assert re.search(r"^second +failed +3 ", done.stdout, re.MULTILINE)
+    assert re.search(r"^third +cancelled ", done.stdout, re.MULTILINE)
+    assert "failed: 1 of 3 commands completed" in done.stdout
+
+
+def test_the_result_of_a_plan_as_json_is_all_that_is_printed(cloudops, tmp_path):
+    plan = write_plan(tmp_path / "plan.json", shell("echo one"), shell("echo two"))
+    done = cloudops("run", "--json", plan)
+    result = json.loads(done.stdout)
+    assert (done.returncode, result["status"]) == (0, "completed")
+    assert [command["stdout"] for command in result["results"]] == ["one\n", "two\n"]
+    assert cloudops.json("result", result["execution_id"])["results"] == result["results"]
+
+
+def test_a_quiet_run_prints_the_summary_only(cloudops, tmp_path):
+    plan = write_plan(tmp_path / "plan.json", shell("echo one", name="only"))
+    done = cloudops("run", "--quiet", plan)
+    assert done.returncode == 0
+    assert "[only]" not in done.stdout
+    assert re.search(r"^only +completed +0 ", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [("exit 7", 7), ("kill -TERM $$", 143), ("kill -HUP $$", 129), ("sleep 60", 124)],
+)
+def test_a_commands_exit_code_is_ours(cloudops, command, code):
+    assert cloudops("shell", "--timeout", "2s", command).returncode == code
+
+
+def test_a_program_that_is_not_there_is_127_as_in_a_shell(cloudops):
+    done = cloudops("exec", "--", "no-such-program")
+    assert done.returncode == 127
+    assert "Process spawn failed" in done.stderr
+
+
+def test_each_stream_goes_to_its_own(cloudops):
+    done = cloudops("shell", "--quiet", "echo out; echo err >&2")
+    assert (done.stdout, done.stderr) == ("out\n", "err\n")
+
+
+def test_what_follows_two_dashes_is_passed_on_as_it_is(cloudops):
+    code = "import sys; print(sys.argv[1:])"
+    rest = ["--json", "--name", "x", "--", "-q", "", "a b"]
+    done = cloudops("exec", "--quiet", "--", "python3", "-c", code, *rest)
+    assert done.stdout == f"{rest}\n"
+
+
+def test_the_aws_cli_gets_the_options_that_are_its_own(cloudops):
+    arguments = ["put-parameter", "--name", "/shop/version", "--value", "1"]
+    ours = ["--quiet", "--region", "eu-central-1"]
+    done = cloudops("aws", *ours, "ssm", *arguments, "--generate-cli-skeleton", "output")
+    assert done.returncode == 0, done.stderr
+    assert "Version" in json.loads(done.stdout)
+
+
+def test_the_options_of_a_command_arrive(cloudops, tmp_path):
+    copy = tmp_path / "copy.log"
+    arguments = ["--cwd", str(tmp_path), "--env", "GREETING=hi", "--log-copy", str(copy)]
+    done = cloudops("shell", *arguments, "--name", "greeter", 'echo "$GREETING"; pwd')
+    assert done.stdout == f"hi\n{tmp_path}\n"
+    assert copy.read_text() == done.stdout
+    assert "greeter" in {execution["name"] for execution in cloudops.json("list")}
+
+
+def test_what_has_run_is_found_again(cloudops):
+    result = json.loads(cloudops("shell", "--json", "echo out; echo err >&2; exit 4").stdout)
+    identifier = result["execution_id"]
+    assert cloudops("status", identifier).stdout == "failed\n"
+    assert cloudops.json("status", identifier) == {"id": identifier, "status": "failed"}
+    assert cloudops.json("result", identifier) == result
+    assert re.search(r"^exit code: *4$", cloudops("result", identifier).stdout, re.MULTILINE)
+    assert sorted(cloudops("logs", identifier).stdout.splitlines()) == ["err", "out"]
+    followed = cloudops("logs", "-f", identifier)
+    assert (followed.stdout, followed.stderr) == ("out\n", "err\n")
+    newest = cloudops.json("list", "--limit", "1", "--status", "failed")
+    assert [summary["id"] for summary in newest] == [identifier]
+    assert identifier in cloudops("list", "--limit", "3").stdout
+
+
+def test_logs_are_followed_while_they_are_written(cloudops, tmp_path):
+    go = tmp_path / "go"
+    wait = f"echo ready $$; until [ -e {go} ]; do sleep 0.05; done; echo done"
+    with cloudops.started("shell", "--name", "slow", wait) as running:
+        ready_pids(running)
+        (summary,) = cloudops.json("list", "--status", "running")
+        with cloudops.started("logs", "--follow", summary["id"]) as follower:
+            assert ready_pids(follower)
+            go.touch()
+            assert follower.communicate(timeout=20) == ("done\n", "")
+            assert follower.returncode == 0
+        assert running.wait(20) == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+)
+def test_a_signal_cancels_and_waits_for_the_processes(cloudops, number, code):
+    with cloudops.started("exec", "--", sys.executable, "-c", SLEEPER) as running:
+        pids = ready_pids(running)
+        running.send_signal(number)
+        assert running.wait(20) == code
+        assert all(gone(pid) for pid in pids)
+    (newest,) = cloudops.json("list", "--limit", "1")
+    assert newest["status"] == "cancelled"
+
+
+def test_a_second_ctrl_c_leaves_nothing_behind(cloudops):
+    with cloudops.started("exec", "--", sys.executable, "-c", STUBBORN) as running:
+        (pid,) = ready_pids(running)
+        assert running.stderr is not None
+        for answer in ("Cancelling", "Still waiting"):
+            running.send_signal(signal.SIGINT)
+            assert running.stderr.readline().startswith(answer)
+        assert running.wait(20) == 130
+        assert gone(pid)
+
+
+def test_ctrl_c_cancels_a_plan(cloudops, tmp_path):
+    sleeper = {"command": {"type": "exec", "program": sys.executable, "args": ["-c", SLEEPER]}}
+    plan = write_plan(tmp_path / "plan.json", sleeper | {"name": "one"}, shell("true", name="two"))
+    with cloudops.started("run", plan) as running:
+        pids = ready_pids(running)
+        running.send_signal(signal.SIGINT)
+        printed, _ = running.communicate(timeout=20)
+        assert running.returncode == 130
+        assert all(gone(pid) for pid in pids)
+    assert re.search(r"^one +cancelled", printed, re.MULTILINE)
+    assert re.search(r"^two +cancelled", printed, re.MULTILINE)
+
+
+def test_one_terminal_cancels_what_another_runs(cloudops):
+    with cloudops.started("exec", "--", sys.executable, "-c", SLEEPER) as running:
+        pids = ready_pids(running)
+        (summary,) = cloudops.json("list", "--status", "running")
+        assert summary["id"] in cloudops("cancel", summary["id"]).stdout
+        assert running.wait(30) == 130
+        assert all(gone(pid) for pid in pids)
+    again = cloudops("cancel", summary["id"])
+    assert again.returncode == 1
+    assert again.stderr.startswith("error: Execution not running")
+
+
+def test_an_unknown_id_is_an_error(cloudops):
+    for command in ("status", "result", "logs", "cancel", "resume"):
+        done = cloudops(command, str(uuid4()))
+        assert done.returncode == 1, command
+        assert done.stderr.startswith("error: Execution not found: "), command
+        assert len(done.stderr.splitlines()) == 1, command
+
+
+def test_what_is_refused_never_reaches_the_api(cloudops, tmp_path):
+    before = cloudops.json("list", "--limit", "100")
+    (tmp_path / "file").touch()
+    loop = {"type": "dependency_graph", "dependencies": {"0": [0]}}
+    missing = {"command": {"type": "script", "path": str(tmp_path / "absent.sh")}}
+    plans = [
+        write_plan(tmp_path / "loop.json", shell("true"), strategy=loop),
+        write_plan(tmp_path / "script.json", shell("true"), missing),
+        write_plan(tmp_path / "empty.json"),
+    ]
+    for done in [
+        *(cloudops("run", plan) for plan in plans),
+        cloudops("exec", "--cwd", tmp_path / "file", "--", "ls"),
+        cloudops("exec", "--timeout", "1h", "--", "ls"),
+    ]:
+        assert done.returncode == 2, done.args
+        assert done.stderr.startswith("error: ")
+        assert len(done.stderr.splitlines()) == 1
+    assert cloudops.json("list", "--limit", "100") == before
+
+
+def test_an_api_that_does_not_answer_is_one_line(cloudops):
+    done = cloudops("list", PREFECT_API_URL="http://127.0.0.1:9/api")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: the Prefect API at http://127.0.0.1:9/api")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_reader_that_leaves_does_not_stop_the_run(cloudops, tmp_path):
+    done_file = tmp_path / "done"
+    command = f"seq 100000; touch {done_file}"
+    with cloudops.started("shell", command) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "1\n"
+        running.stdout.close()
+        assert running.wait(30) == 0
+    assert done_file.exists()
+
+
+def test_resume_runs_what_has_not_completed(cloudops, tmp_path):
+    flag, count = tmp_path / "flag", tmp_path / "count"
+    plan = write_plan(
+        tmp_path / "plan.json", shell(f"echo x >> {count}"), shell(f"test -e {flag} && echo good")
+    )
+    failed = cloudops("run", "--json", plan)
+    assert failed.returncode == 1
+    flag.touch()
+    resumed = cloudops("resume", json.loads(failed.stdout)["execution_id"])
+    assert resumed.returncode == 0, resumed.stderr
+    assert "2 of 2 commands completed" in resumed.stdout
+    assert count.read_text() == "x\n"

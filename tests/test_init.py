@@ -1,0 +1,72 @@
+import ast
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import cloudops_prefect
+
+
+def run(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def seen_by_type_checkers():
+    tree = ast.parse(Path(cloudops_prefect.__file__).read_text(encoding="utf-8"))
+    blocks = [node for node in tree.body if isinstance(node, ast.If)]
+    imports = [node for block in blocks for node in block.body if isinstance(node, ast.ImportFrom)]
+    return {alias.name: node.module for node in imports for alias in node.names}
+
+
+def test_type_checkers_see_what_is_exported():
+    seen = seen_by_type_checkers()
+    assert {*seen, "__version__"} == set(cloudops_prefect.__all__)
+    assert len(set(cloudops_prefect.__all__)) == len(cloudops_prefect.__all__)
+
+
+@pytest.mark.parametrize(("name", "module"), seen_by_type_checkers().items())
+def test_a_name_is_what_its_module_has(name, module):
+    if find_spec(module) is None:
+        pytest.skip(f"{module} isn't there")
+    exported = getattr(cloudops_prefect, name)
+    assert exported is getattr(sys.modules[module], name)
+    assert name in dir(cloudops_prefect)
+
+
+def test_the_version_is_the_installed_one():
+    try:
+        installed = version("cloudops-prefect")
+    except PackageNotFoundError:
+        pytest.skip("the package isn't installed")
+    assert cloudops_prefect.__version__ == installed
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="has no attribute 'ExecutionEngin'"):
+        _ = cloudops_prefect.ExecutionEngin
+
+
+def test_the_package_alone_costs_no_import():
+    done = run(
+        "import sys, cloudops_prefect\n"
+        "print(sorted({'pydantic', 'yaml', 'prefect', 'importlib.metadata'} & set(sys.modules)))"
+    )
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_models_errors_and_configuration_dont_import_prefect():
+    done = run(
+        "import sys\n"
+        "from cloudops_prefect import ExecutionConfig, ExecutionPlan, InvalidPlanError, load_plan\n"
+        "print(sorted({'prefect', 'networkx'} & set(sys.modules)))"
+    )
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_windows_is_refused_with_a_clear_error():
+    done = run("import sys; sys.platform = 'win32'; import cloudops_prefect")
+    assert done.returncode == 1
+    assert "ImportError: cloudops_prefect needs Linux or macOS" in done.stderr

@@ -1,0 +1,241 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from cloudops_prefect.kernel import Psutil, Status, this_kernel
+from cloudops_prefect.process_tree import (
+    MARK_VARIABLE,
+    Process,
+    ProcessTable,
+    ProcessTree,
+    marked,
+    stamp_of,
+)
+
+LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
+
+
+@pytest.fixture
+def children():
+    started = []
+
+    def start(*argv, mark=None, **options) -> subprocess.Popen:
+        env = os.environ if mark is None else {**os.environ, MARK_VARIABLE: mark}
+        started.append(subprocess.Popen(argv or ["sleep", "60"], env=env, **options))
+        return started[-1]
+
+    yield start
+    for child in started:
+        child.kill()
+        child.wait()
+        if child.stdout:
+            child.stdout.close()
+
+
+def open_fds() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def pids(tree: ProcessTree) -> set[int]:
+    return {member.process.pid for member in tree.look()}
+
+
+class TestEvidence:
+    @pytest.mark.parametrize("kernel", [this_kernel(), Psutil()])
+    def test_a_mark_in_the_environment(self, children, kernel):
+        tree = ProcessTree(ProcessTable(kernel), "ab.1")
+        inner, other = children(mark="99.1:ab.1:cd.7"), children(mark="ab.12")
+        assert pids(tree) == {inner.pid}
+        assert other.pid not in pids(tree)
+
+    @pytest.mark.parametrize("kernel", [this_kernel(), Psutil()])
+    def test_an_owners_mark_finds_all_of_its_commands(self, children, kernel):
+        tree = ProcessTree(ProcessTable(kernel), "ab")
+        first, second, _ = children(mark="ab.1"), children(mark="ab.2"), children(mark="abc.1")
+        assert pids(tree) == {first.pid, second.pid}
+
+    @pytest.mark.parametrize("kernel", [this_kernel(), Psutil()])
+    def test_a_parent_in_the_tree(self, children, kernel):
+        leader = children("bash", "-c", "env -i setsid sleep 60 & echo $!; wait", stdout=-1)
+        pid = int(leader.stdout.readline())
+        tree = ProcessTree(ProcessTable(kernel), "ab.1", leader.pid)
+        assert pids(tree) == {pid}
+        os.kill(pid, signal.SIGKILL)
+
+    @pytest.mark.parametrize("kernel", [this_kernel(), Psutil()])
+    def test_the_leaders_session(self, children, kernel):
+        leader = children(
+            "bash", "-c", "(env -i sleep 60 & echo $!)", stdout=-1, start_new_session=True
+        )
+        pid = int(leader.stdout.readline())
+        tree = ProcessTree(ProcessTable(kernel), "ab.1", leader.pid)
+        # The subshell in between belongs to it as long as it lives.
+        _until(lambda: pids(tree) == {pid})
+        os.kill(pid, signal.SIGKILL)
+
+    def test_a_stamp(self, children):
+        child = children()
+        table = ProcessTable()
+        tree = ProcessTree(table, "ab.1")
+        this_kernel().give_stamp(child.pid, stamp_of("ab.1"))
+        assert pids(tree) == {child.pid}
+        assert pids(ProcessTree(ProcessTable(), "ab")) == {child.pid}
+        assert pids(ProcessTree(ProcessTable(), "ab.2")) == set()
+
+    def test_a_stamp_that_is_there_is_kept(self, children):
+        child = children()
+        for mark in ("ab.1", "ab.2"):
+            this_kernel().give_stamp(child.pid, stamp_of(mark))
+        assert this_kernel().stamp(child.pid) == stamp_of("ab.1")
+
+    def test_a_guard_belongs_to_nobody(self, children):
+        tree = ProcessTree(ProcessTable(), "ab.1")
+        child = children("env", "CLOUDOPS_GUARD=cd", "sleep", "60", mark="ab.1")
+        _until(lambda: this_kernel().argv(child.pid)[:1] == ["sleep"])
+        assert pids(tree) == set()
+
+    def test_nobody_is_a_member_without_evidence(self, children):
+        tree = ProcessTree(ProcessTable(), "ab.1")
+        children()
+        assert pids(tree) == set()
+
+    def test_marks_are_added_to_those_that_we_have(self, monkeypatch):
+        monkeypatch.delenv(MARK_VARIABLE, raising=False)
+        assert marked("ab.1") == "ab.1"
+        monkeypatch.setenv(MARK_VARIABLE, "99.1")
+        assert marked("ab.1") == "99.1:ab.1"
+
+    def test_stamps_of_different_commands_differ(self):
+        owners = ["0123456789abcdef", "0123456789abcdee"]
+        stamps = {stamp_of(f"{owner}.{number}") for owner in owners for number in range(1, 100)}
+        assert len(stamps) == 198
+        assert max(stamps) < 2**63
+
+
+class TestIdentity:
+    def test_what_was_seen_once_stays_a_member(self, children):
+        tree = ProcessTree(ProcessTable(), "ab.1")
+        child = children(sys.executable, "-c", REPLACED, mark="ab.1", stdin=-1)
+        assert pids(tree) == {child.pid}
+        child.stdin.write(b"\n")
+        child.stdin.close()
+        _until(lambda: this_kernel().argv(child.pid)[:1] == ["sleep"])
+        assert pids(tree) == {child.pid}
+
+    def test_a_zombie_is_gone(self, children):
+        tree = ProcessTree(ProcessTable(), "ab.1")
+        child = children(mark="ab.1")
+        assert pids(tree) == {child.pid}
+        os.kill(child.pid, signal.SIGKILL)
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert pids(tree) == set()
+
+    def test_a_name_with_parentheses_and_spaces_is_read(self, children, tmp_path):
+        odd = tmp_path / "a) S 1 (b"
+        odd.symlink_to("/usr/bin/sleep")
+        child = children(str(odd), "60")
+        status = this_kernel().status(child.pid)
+        assert status is not None
+        assert status.parent == os.getpid()
+
+    def test_kernels_agree(self, children):
+        child = children(start_new_session=True)
+        linux, elsewhere = this_kernel().status(child.pid), Psutil().status(child.pid)
+        for status in (linux, elsewhere):
+            assert isinstance(status, Status)
+            assert (status.parent, status.session) == (os.getpid(), child.pid)
+            assert status.group == child.pid
+            assert status.alive
+        _until(lambda: this_kernel().argv(child.pid) != [])
+        assert this_kernel().argv(child.pid) == Psutil().argv(child.pid) == ["sleep", "60"]
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root may choose a pid")
+    def test_a_reused_pid_is_never_signalled(self, children):
+        table = ProcessTable()
+        tree = ProcessTree(table, "ab.1")
+        first = children(mark="ab.1")
+        members = tree.look()
+        first.kill()
+        first.wait()
+        # The start times of two processes differ by ticks of 10 ms.
+        ended = time.monotonic()
+        _until(lambda: time.monotonic() > ended + 0.02)
+        second = _with_pid(first.pid, children, "cat", stdin=-1, stdout=-1)
+        tree.kill(members)
+        tree.terminate(members)
+        assert pids(tree) == set()
+        answer, _ = second.communicate(b"alive")
+        assert answer == b"alive"
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root may choose a pid")
+    def test_a_reused_pid_is_looked_at_again(self, children):
+        tree = ProcessTree(ProcessTable(), "ab.1")
+        stranger = children()
+        assert pids(tree) == set()
+        stranger.kill()
+        stranger.wait()
+        member = _with_pid(stranger.pid, children, mark="ab.1")
+        assert pids(tree) == {member.pid}
+
+    def test_a_look_at_what_is_not_there_any_more(self):
+        assert this_kernel().status(2**22 + 1) is None
+        assert this_kernel().environ(2**22 + 1) == b""
+        assert this_kernel().argv(2**22 + 1) == []
+        assert this_kernel().stamp(2**22 + 1) == 0
+        assert Process(1, 2) == (1, 2)
+
+
+class TestSignals:
+    def test_untouchable_members_are_set_aside(self, children, monkeypatch):
+        tree = ProcessTree(ProcessTable(), "ab.1")
+        child = children(mark="ab.1")
+
+        def refuse(*_) -> None:
+            raise PermissionError
+
+        monkeypatch.setattr(signal, "pidfd_send_signal", refuse)
+        tree.kill(tree.look())
+        assert tree.look() == []
+        assert [member.process.pid for member in tree.untouchable()] == [child.pid]
+
+    def test_a_description_is_one_short_line(self, children):
+        child = children("sh", "-c", "sleep 60\n" + "#" * 200, mark="ab.1")
+        tree = ProcessTree(ProcessTable(), "ab.1")
+        _until(lambda: len(this_kernel().argv(child.pid)) == 3)
+        description = tree.describe(next(m for m in tree.look() if m.process.pid == child.pid))
+        assert "\n" not in description
+        assert description.startswith("sh -c sleep 60 ##")
+        assert description.endswith(f"… (pid {child.pid})")
+
+    def test_many_members_do_not_take_all_file_descriptors(self, children):
+        tree = ProcessTree(ProcessTable(), "ab.1")
+        for _ in range(80):
+            children(mark="ab.1")
+        before = open_fds()
+        tree.terminate(tree.look())
+        assert open_fds() - before <= 65
+        tree.close()
+        assert open_fds() == before
+
+
+REPLACED = "import os; input(); os.execve('/bin/sleep', ['sleep', '60'], {})"
+
+
+def _until(condition) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+
+
+def _with_pid(pid: int, start, *argv, **options) -> subprocess.Popen:
+    for _ in range(200):
+        LAST_PID.write_text(str(pid - 1))
+        child = start(*argv, **options)
+        if child.pid == pid:
+            return child
+    pytest.skip("another process took the pid each time")
