@@ -6,6 +6,7 @@ import asyncio
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.utilities.urls import url_for
 
 from cloudops_prefect import history, local_runs
+from cloudops_prefect.api_errors import api_complaint
 from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.errors import (
     ExecutionIOError,
@@ -24,15 +26,6 @@ from cloudops_prefect.events import EventHandler, FanOutHandler, deliver
 from cloudops_prefect.execution import check_paths
 from cloudops_prefect.graph import plan_graph
 from cloudops_prefect.loop_thread import LoopThread
-from cloudops_prefect.models import (
-    ExecutionEvent,
-    ExecutionPlan,
-    ExecutionRequest,
-    ExecutionResult,
-    ExecutionStatus,
-    ExecutionSummary,
-    PlanExecutionResult,
-)
 from cloudops_prefect.streaming import command_events, plan_events
 
 if TYPE_CHECKING:
@@ -43,6 +36,15 @@ if TYPE_CHECKING:
 
     from cloudops_prefect.history import Execution
     from cloudops_prefect.local_runs import Work
+    from cloudops_prefect.models import (
+        ExecutionEvent,
+        ExecutionPlan,
+        ExecutionRequest,
+        ExecutionResult,
+        ExecutionStatus,
+        ExecutionSummary,
+        PlanExecutionResult,
+    )
     from cloudops_prefect.services import Services
 
 T = TypeVar("T")
@@ -57,7 +59,6 @@ class _Runtime:
     config: ExecutionConfig
     thread: LoopThread | None = None
     running: dict[UUID, Future[None]] = field(default_factory=dict[UUID, Future[None]])
-    work: dict[UUID, Work] = field(default_factory=dict)
     newest: dict[UUID, UUID] = field(default_factory=dict[UUID, UUID])
     deliveries: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
     keeper: asyncio.Task[None] | None = None
@@ -123,9 +124,7 @@ class ExecutionEngine:
         plan.validate(self.config)
         graph = plan_graph(plan)
         for index, waits_for in graph.in_degree():
-            # What runs later may find what an earlier command makes.
-            if waits_for == 0:
-                check_paths(plan.commands[index])
+            check_paths(plan.commands[index], later=waits_for > 0)
         return await self._start(local_runs.Work(plan), idempotency_key)
 
     async def get_status(self, execution_id: UUID | str) -> ExecutionStatus:
@@ -244,9 +243,6 @@ class ExecutionEngine:
         return plan_events(plan, execution.id, self.config, started, result, ended)
 
     async def _here(self, execution: Execution) -> Any:
-        if execution.flow_run.id not in self._runtime.work:
-            return None
-
         async def look(services: Services) -> Any:
             return services.runs.get(execution.flow_run.id)
 
@@ -301,10 +297,11 @@ class ExecutionEngine:
 
     def _drive(self, work: Work, flow_run: FlowRun) -> None:
         runtime = self._runtime
-        runtime.work[flow_run.id] = work
         runtime.newest[work.item.id] = flow_run.id
         thread = self._thread()
-        runtime.running[flow_run.id] = thread.spawn(local_runs.drive, work, flow_run)
+        future = thread.spawn(local_runs.drive, work, flow_run)
+        runtime.running[flow_run.id] = future
+        future.add_done_callback(partial(_forget, runtime.running, flow_run.id))
         if runtime.keeper is None:
             thread.spawn(local_runs.watch_cancellation)
             runtime.keeper = asyncio.create_task(self._keep())
@@ -325,16 +322,14 @@ class ExecutionEngine:
         runtime = self._runtime
         if runtime.thread is None:
             return
-        for flow_run_id, future in runtime.running.items():
-            if not future.done():
-                await self._ask(_cancel_here, flow_run_id)
-        for future in runtime.running.values():
+        running = dict(runtime.running)
+        for flow_run_id in running:
+            await self._ask(_cancel_here, flow_run_id)
+        for future in running.values():
             await asyncio.wrap_future(future)
         await asyncio.gather(*runtime.deliveries, return_exceptions=True)
-        await self._ask(local_runs.until_recorded, [*runtime.running])
+        await self._ask(local_runs.until_recorded)
         thread, runtime.thread = runtime.thread, None
-        runtime.running.clear()
-        runtime.work.clear()
         runtime.keeper = None
         await thread.stop()
 
@@ -345,16 +340,20 @@ class ExecutionEngine:
     async def _ask(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         try:
             return await self._thread().call(function, *args)
-        except RuntimeError as error:
-            if str(error).startswith("Failed to reach API"):
-                self._runtime.thread = None
-                raise ExecutionIOError(str(error)) from error
-            raise
+        except Exception as error:
+            if (complaint := api_complaint(error)) is None:
+                raise
+            raise ExecutionIOError(complaint) from error
 
     def _thread(self) -> LoopThread:
         if self._runtime.thread is None:
             self._runtime.thread = LoopThread(self.config)
         return self._runtime.thread
+
+
+def _forget(running: dict[UUID, Future[None]], flow_run_id: UUID, ended: Future[None]) -> None:
+    if running.get(flow_run_id) is ended:
+        del running[flow_run_id]
 
 
 def _uuid(execution_id: UUID | str) -> UUID:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloudops_prefect.commands import check_working_dir, complete_env, invocation
@@ -24,7 +25,6 @@ from cloudops_prefect.redaction import Redactor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
     from uuid import UUID
 
     from cloudops_prefect.config import ExecutionConfig
@@ -193,9 +193,19 @@ def describe_signal(returncode: int) -> str | None:
     return f"killed by {name}"
 
 
-def check_paths(request: ExecutionRequest) -> None:
-    """Refuses what can't run on this machine; raises as the process would, before it is there."""
-    if request.working_dir is not None:
-        check_working_dir(request.working_dir)
+def check_paths(request: ExecutionRequest, *, later: bool = False) -> None:
+    """Refuses what can't run on this machine; raises as the process would, before it is there.
+
+    Args:
+        request: What is to run.
+        later: Other commands run before it, so that a directory that is absent may come to be.
+    """
+    working_dir = request.working_dir
+    if working_dir is not None:
+        if later and not working_dir.exists():
+            return
+        check_working_dir(working_dir)
     if isinstance(request.command, ScriptCommand):
-        invocation(request.command, request.env, request.working_dir)
+        directory = (working_dir or Path()) / request.command.path.parent
+        if directory.exists() or not later:
+            invocation(request.command, request.env, working_dir)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from graphlib import CycleError, TopologicalSorter
+from contextlib import suppress
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from cloudops_prefect.errors import InvalidPlanError
 
@@ -27,7 +27,6 @@ def plan_graph(plan: ExecutionPlan) -> nx.DiGraph[int]:
     Raises:
         InvalidPlanError: As `check_graph`.
     """
-    # Costs 0.2 s, more than all checks together: who only validates a plan doesn't pay it.
     import networkx as nx
 
     check_graph(plan)
@@ -100,15 +99,18 @@ def _index_errors(
 
 
 def _cycle_errors(plan: ExecutionPlan) -> Iterator[InvalidPlanError]:
-    sorter: TopologicalSorter[int] = TopologicalSorter()
-    for before, after in _edges(plan):
-        sorter.add(after, before)
-    try:
-        sorter.prepare()
-    except CycleError as error:
-        cycle: list[int] = error.args[1]
+    edges = [*_edges(plan)]
+    # Where all edges go up there is no cycle, and 0.15 s for the import are saved.
+    if all(before < after for before, after in edges):
+        return
+    import networkx as nx
+
+    graph: nx.DiGraph[int] = nx.DiGraph(edges)
+    with suppress(nx.NetworkXNoCycle):
+        found = cast("list[tuple[int, int]]", nx.find_cycle(graph))  # pyright: ignore[reportUnknownMemberType]
+        cycle = [before for before, _ in found]
         yield _dependency_error(
-            min(cycle), f"commands wait for each other in a cycle: {_cycle_text(plan, cycle[:-1])}"
+            min(cycle), f"commands wait for each other in a cycle: {_cycle_text(plan, cycle)}"
         )
 
 

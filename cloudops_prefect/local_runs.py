@@ -11,18 +11,18 @@ from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
     TaskRunFilter,
-    TaskRunFilterFlowRunId,
+    TaskRunFilterId,
     TaskRunFilterState,
     TaskRunFilterStateType,
 )
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import TERMINAL_STATES, StateType
 from prefect.exceptions import ObjectNotFound
 from prefect.flow_engine import run_flow_async
 from prefect.states import Cancelled, Cancelling, Crashed, Pending
 
 from cloudops_prefect.errors import ExecutionNotRunningError
 from cloudops_prefect.flows import compile_command, compile_plan
-from cloudops_prefect.history import read_status
+from cloudops_prefect.history import PAGE, read_status
 from cloudops_prefect.models import ExecutionPlan, ExecutionRequest
 from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, plan_run_name, tags_of
 
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
 
 LOCAL = "local"
 WATCH_INTERVAL = 2.0
-RECORDING_PATIENCE = 30.0
+RECORDING_PATIENCE = 60.0
+RECORDING_INTERVAL = 0.1
 
 logger = logging.getLogger("cloudops_prefect.engine")
 
@@ -118,6 +119,8 @@ async def drive(services: Services, work: Work, flow_run: FlowRun) -> None:
         await services.client.set_flow_run_state(flow_run.id, crashed, force=True)
     finally:
         services.controls.pop(flow_run.id, None)
+        if (run := services.runs.pop(flow_run.id, None)) is not None:
+            services.unrecorded.update(run.task_run_ids)
 
 
 async def _run(services: Services, work: Work, flow_run: FlowRun) -> None:
@@ -156,6 +159,7 @@ async def watch_cancellation(services: Services) -> None:
     """Cancels runs of this process whose cancellation somebody asked the API for."""
     while True:
         await anyio.sleep(WATCH_INTERVAL)
+        await _forget_recorded(services)
         if not services.controls:
             continue
         try:
@@ -170,21 +174,28 @@ async def watch_cancellation(services: Services) -> None:
                 services.control(run.id).cancel()
 
 
-async def until_recorded(services: Services, flow_run_ids: list[UUID]) -> None:
-    """Waits until the API shows the task runs of ended runs ended: they travel as events."""
-    if not flow_run_ids:
-        return
-    unfinished = TaskRunFilter(
-        flow_run_id=TaskRunFilterFlowRunId(any_=flow_run_ids),
-        state=TaskRunFilterState(
-            type=TaskRunFilterStateType(any_=[StateType.PENDING, StateType.RUNNING])
-        ),
-    )
+async def until_recorded(services: Services) -> None:
+    """Waits until the API shows that the task runs of ended runs have ended."""
     with anyio.move_on_after(RECORDING_PATIENCE) as patience:
-        while await services.client.read_task_runs(task_run_filter=unfinished, limit=1):
-            await anyio.sleep(0.1)
+        await _forget_recorded(services)
+        while services.unrecorded:
+            await anyio.sleep(RECORDING_INTERVAL)
+            await _forget_recorded(services)
     if patience.cancelled_caught:
-        logger.warning("The API has not recorded the end of every task run")
+        count = len(services.unrecorded)
+        logger.warning("The API has not recorded the end of %d task runs", count)
+
+
+async def _forget_recorded(services: Services) -> None:
+    # Task runs travel to the API as events, and are there some time after they have ended.
+    unrecorded = sorted(services.unrecorded)
+    final = TaskRunFilterState(type=TaskRunFilterStateType(any_=sorted(TERMINAL_STATES)))
+    for start in range(0, len(unrecorded), PAGE):
+        ids = TaskRunFilterId(any_=unrecorded[start : start + PAGE])
+        found = await services.client.read_task_runs(
+            task_run_filter=TaskRunFilter(id=ids, state=final), limit=PAGE
+        )
+        services.unrecorded.difference_update(run.id for run in found)
 
 
 async def _local_deployment(client: PrefectClient, flow_name: str) -> UUID:

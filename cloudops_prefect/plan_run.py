@@ -74,6 +74,11 @@ class PlanRun:
         limit = graph.graph.get("max_concurrency")
         self._own_slots = anyio.CapacityLimiter(limit or len(graph))
 
+    @property
+    def task_run_ids(self) -> list[UUID]:
+        """The task runs that have ended."""
+        return [self._id(index) for index in self._states]
+
     async def run(self) -> dict[int, ExecutionResult]:
         """Runs everything, and returns how each command ended."""
         async with anyio.create_task_group() as tasks:

@@ -29,6 +29,7 @@ class Services:
 
     Attributes:
         runs: What has been started, by the id of its flow run.
+        unrecorded: Task runs that have ended, which the API may not know yet.
         slots: One token for each command that may run; waiting is first come, first served.
     """
 
@@ -38,6 +39,7 @@ class Services:
     slots: anyio.CapacityLimiter
     controls: dict[UUID, RunControl] = field(default_factory=dict)
     runs: dict[UUID, PlanRun] = field(default_factory=dict)
+    unrecorded: set[UUID] = field(default_factory=set)
 
     def control(self, flow_run_id: UUID) -> RunControl:
         """Returns what stops a run, the same one each time."""

@@ -360,7 +360,7 @@ def test_what_is_refused_never_reaches_the_api(cloudops, tmp_path):
 def test_an_api_that_does_not_answer_is_one_line(cloudops):
     done = cloudops("list", PREFECT_API_URL="http://127.0.0.1:9/api")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("error: the Prefect API at http://127.0.0.1:9/api")
+    assert done.stderr.startswith("error: IO error: the Prefect API at http://127.0.0.1:9/api")
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -310,8 +310,4 @@ def _complaint(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
-    if "prefect" not in sys.modules:
-        return None
-    from cloudops_prefect.cli.connection import api_complaint
-
-    return api_complaint(error)
+    return None

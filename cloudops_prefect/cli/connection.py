@@ -19,21 +19,6 @@ def connect() -> None:
         _use(server.running_server() or _start_local_server())
 
 
-def api_complaint(error: Exception) -> str | None:
-    """What to tell the user of an error that comes from the API; None if it does not."""
-    from httpx import HTTPStatusError, TransportError
-    from prefect.settings import get_current_settings
-
-    api = f"the Prefect API at {get_current_settings().api.url}"
-    if isinstance(error, HTTPStatusError):
-        return f"{api} answered {error.response.status_code} {error.response.reason_phrase}"
-    # Prefect's client asks for the API's version first, and reports with a bare RuntimeError.
-    unreachable = isinstance(error, RuntimeError) and str(error).startswith("Failed to reach API")
-    if unreachable or isinstance(error, TransportError):
-        return f"{api} does not answer; is PREFECT_API_URL right?"
-    return None
-
-
 def _start_local_server() -> server.LocalServer:
     error_line("No Prefect API is configured: starting a local Prefect server (about 10 s) ...")
     local = server.ensure()
