@@ -8,13 +8,17 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from uuid import uuid4
 
 import psutil
 import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from cloudops_prefect.cli.app import run_tokens
 
 pytestmark = pytest.mark.server
 
@@ -53,8 +57,20 @@ class Cloudops:
             timeout=timeout,
         )
 
+    def look(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        """Runs `cloudops` in this process, which saves what is only looked at Prefect's import."""
+        state = json.loads((self.cwd / "prefect" / "cloudops-server.json").read_text())
+        settings = {PREFECT_API_URL: f"http://127.0.0.1:{state['port']}/api"}
+        out, err = StringIO(), StringIO()
+        with pytest.MonkeyPatch.context() as patch, temporary_settings(settings):
+            for name, value in self.env.items():
+                patch.setenv(name, value)
+            with redirect_stdout(out), redirect_stderr(err):
+                code = run_tokens([*map(str, arguments)])
+        return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+
     def json(self, *arguments: str | Path):
-        done = self(*arguments, "--json")
+        done = self.look(*arguments, "--json")
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
@@ -253,16 +269,16 @@ def test_the_options_of_a_command_arrive(cloudops, tmp_path):
 def test_what_has_run_is_found_again(cloudops):
     result = json.loads(cloudops("shell", "--json", "echo out; echo err >&2; exit 4").stdout)
     identifier = result["execution_id"]
-    assert cloudops("status", identifier).stdout == "failed\n"
+    assert cloudops.look("status", identifier).stdout == "failed\n"
     assert cloudops.json("status", identifier) == {"id": identifier, "status": "failed"}
     assert cloudops.json("result", identifier) == result
-    assert re.search(r"^exit code: *4$", cloudops("result", identifier).stdout, re.MULTILINE)
-    assert sorted(cloudops("logs", identifier).stdout.splitlines()) == ["err", "out"]
+    assert re.search(r"^exit code: *4$", cloudops.look("result", identifier).stdout, re.MULTILINE)
+    assert sorted(cloudops.look("logs", identifier).stdout.splitlines()) == ["err", "out"]
     followed = cloudops("logs", "-f", identifier)
     assert (followed.stdout, followed.stderr) == ("out\n", "err\n")
     newest = cloudops.json("list", "--limit", "1", "--status", "failed")
     assert [summary["id"] for summary in newest] == [identifier]
-    assert identifier in cloudops("list", "--limit", "3").stdout
+    assert identifier in cloudops.look("list", "--limit", "3").stdout
 
 
 def test_logs_are_followed_while_they_are_written(cloudops, tmp_path):
@@ -320,17 +336,17 @@ def test_one_terminal_cancels_what_another_runs(cloudops):
     with cloudops.started("exec", "--", sys.executable, "-c", SLEEPER) as running:
         pids = ready_pids(running)
         (summary,) = cloudops.json("list", "--status", "running")
-        assert summary["id"] in cloudops("cancel", summary["id"]).stdout
+        assert summary["id"] in cloudops.look("cancel", summary["id"]).stdout
         assert running.wait(30) == 130
         assert all(gone(pid) for pid in pids)
-    again = cloudops("cancel", summary["id"])
+    again = cloudops.look("cancel", summary["id"])
     assert again.returncode == 1
     assert again.stderr.startswith("error: Execution not running")
 
 
 def test_an_unknown_id_is_an_error(cloudops):
     for command in ("status", "result", "logs", "cancel", "resume"):
-        done = cloudops(command, str(uuid4()))
+        done = cloudops.look(command, str(uuid4()))
         assert done.returncode == 1, command
         assert done.stderr.startswith("error: Execution not found: "), command
         assert len(done.stderr.splitlines()) == 1, command
