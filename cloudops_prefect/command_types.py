@@ -6,11 +6,11 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import Discriminator, Field
+from pydantic import Field
 
 from cloudops_prefect import shapes
 from cloudops_prefect.errors import MissingFieldError
-from cloudops_prefect.frozen import FrozenModel
+from cloudops_prefect.frozen import FrozenModel, as_any_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -142,5 +142,6 @@ class AwsCliCommand(FrozenModel):
 
 
 Command = Annotated[
-    ScriptCommand | ExecCommand | ShellCommand | AwsCliCommand, Discriminator("type")
+    ScriptCommand | ExecCommand | ShellCommand | AwsCliCommand,
+    Field(discriminator="type", json_schema_extra=as_any_of),
 ]

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 from uuid import UUID, uuid4
 
-from pydantic import BeforeValidator, Discriminator, Field
+from pydantic import BeforeValidator, Field
 
 from cloudops_prefect import shapes
 from cloudops_prefect.command_types import (
@@ -21,7 +21,7 @@ from cloudops_prefect.errors import (
     TimeoutTooLargeError,
     ValidationError,
 )
-from cloudops_prefect.frozen import Count, Flag, FrozenModel
+from cloudops_prefect.frozen import Count, Flag, FrozenModel, as_any_of
 from cloudops_prefect.result_types import (
     CancelledEvent,
     CompletedEvent,
@@ -72,6 +72,7 @@ __all__ = [
 ]
 
 _DISPLAY_WIDTH = 80
+_ID = "To find its executions by; best left out, then one is made"
 
 
 def _not_empty(value: object) -> object:
@@ -95,7 +96,7 @@ class ExecutionMetadata(FrozenModel):
 class ExecutionRequest(FrozenModel):
     """One command to run, and how."""
 
-    id: UUID = Field(default_factory=uuid4)
+    id: UUID = Field(default_factory=uuid4, description=_ID)
     name: str | None = Field(default=None, description="What people see in place of the command")
     command: Command
     env: dict[str, str] = Field(
@@ -183,15 +184,16 @@ class DependencyGraphStrategy(FrozenModel):
 
 
 ExecutionStrategy = Annotated[
-    SerialStrategy | ParallelStrategy | DependencyGraphStrategy, Discriminator("type")
+    SerialStrategy | ParallelStrategy | DependencyGraphStrategy,
+    Field(discriminator="type", json_schema_extra=as_any_of),
 ]
 
 
 class ExecutionPlan(FrozenModel):
     """Several commands and the order in which they run."""
 
-    id: UUID = Field(default_factory=uuid4)
-    description: str = ""
+    id: UUID = Field(default_factory=uuid4, description=_ID)
+    description: str = Field(default="", description="What people see as the name of its runs")
     strategy: ExecutionStrategy = Field(default_factory=SerialStrategy)
     commands: list[ExecutionRequest]
     env_from: list[str] = Field(

@@ -74,7 +74,7 @@ def _shorten_request(schema: _Schema, *, in_plan: bool) -> None:
 def _shorten_strategy(properties: dict[str, _Schema]) -> None:
     strategy = properties["strategy"]
     kinds = list(strategy["discriminator"]["mapping"])
-    long_form = {name: strategy.pop(name) for name in ("discriminator", "oneOf")}
+    long_form = {name: strategy.pop(name) for name in ("discriminator", "anyOf")}
     strategy["anyOf"] = [{"enum": kinds}, long_form]
 
 
