@@ -61,8 +61,8 @@ class ExecutionConfig(BaseSettings):
     )
     redact_env: Annotated[tuple[str, ...], NoDecode] = Field(
         default=("*SECRET*", "*TOKEN*", "*PASSWORD*", "*_KEY"),
-        description="Patterns of environment variables whose values are hidden wherever names and "
-        "values are shown; in the environment a JSON list or separated by commas",
+        description="Patterns of names of environment variables, in any case, whose values are "
+        "replaced in everything that is printed; a JSON list or separated by commas",
     )
 
     @field_validator("redact_env", mode="before")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloudops_prefect.commands import check_working_dir, complete_env, invocation
+from cloudops_prefect.env_secrets import secret_values
 from cloudops_prefect.errors import (
     CommandFailedError,
     ExecutionCancelledError,
@@ -18,17 +21,18 @@ from cloudops_prefect.errors import (
     SpawnFailedError,
     ValidationError,
 )
-from cloudops_prefect.models import ExecutionResult, ExecutionStatus, ScriptCommand
+from cloudops_prefect.models import ExecutionResult, ExecutionStatus, ScriptCommand, one_line
 from cloudops_prefect.output import OutputLog
 from cloudops_prefect.process import ProcessOutcome, StopRequest, run_process
-from cloudops_prefect.redaction import Redactor
+from cloudops_prefect.redaction import Redactor, redactor_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from uuid import UUID
 
     from cloudops_prefect.config import ExecutionConfig
     from cloudops_prefect.models import ExecutionRequest
+    from cloudops_prefect.process import Description
 
 NOT_STARTED = -1
 CANNOT_START = (SpawnFailedError, ValidationError, ExecutionIOError)
@@ -41,7 +45,9 @@ class CommandExecution:
     Attributes:
         env_from: Blocks that are read where the command runs.
         env: What the request's blocks add to the environment; the request's own ``env`` wins.
-        secrets: Values that are replaced in everything that the command prints.
+        secrets: Values that are replaced in everything that the command prints and that is said of
+            it, besides those of variables that `ExecutionConfig.redact_env` names. They and ``env``
+            are to be known before the log is opened.
         stop: Asks for the end of the command; ``reason`` becomes the result's status.
     """
 
@@ -60,6 +66,11 @@ class CommandExecution:
         """Where the bytes that the command prints are kept."""
         return self.config.log_path(self.execution_id)
 
+    @property
+    def redactor(self) -> Redactor:
+        """Replaces what may not be seen of this command."""
+        return redactor_for(self.config, (self.env, self.request.env), self.secrets)
+
     def open(self) -> OutputLog:
         """Opens the log, so that readers may follow it from before the first byte.
 
@@ -69,7 +80,7 @@ class CommandExecution:
         self.log = OutputLog.open(
             self.log_path,
             max_output_bytes=self.config.max_output_bytes,
-            redactor=Redactor(self.secrets),
+            redactor=self.redactor,
             copy_to=self.request.output_log_path,
         )
         return self.log
@@ -94,8 +105,9 @@ class CommandExecution:
             log = self.log or self.open()
             with log:
                 outcome = await self._run_process(log)
-                for leftover in outcome.leftovers:
-                    log.note(f"stopped a process left in the background: {leftover}")
+                log.flush()
+                for note in self._notes(outcome):
+                    log.note(note)
         except CANNOT_START as error:
             return self._not_started(error, started)
         return self._ended(outcome)
@@ -144,9 +156,24 @@ class CommandExecution:
 
     def _ended(self, outcome: ProcessOutcome) -> ExecutionResult:
         status, error = self._verdict(outcome)
-        if self.log is not None and self.log.loss is not None:
-            error = f"{error}; {self.log.loss}" if error else self.log.loss
+        loss = self.log.loss if self.log else None
+        parts = [error, *map(self._still_running, outcome.survivors), loss]
+        error = "; ".join(part for part in parts if part) or None
         return self._result(status, outcome.returncode, error, outcome.started_at, outcome.ended_at)
+
+    def _notes(self, outcome: ProcessOutcome) -> Iterable[str]:
+        for leftover in outcome.leftovers:
+            if leftover not in outcome.survivors:
+                yield f"stopped a process left in the background: {self._describe(leftover)}"
+        yield from map(self._still_running, outcome.survivors)
+
+    def _still_running(self, survivor: Description) -> str:
+        return f"still running, as another user's process: {self._describe(survivor)}"
+
+    def _describe(self, process: Description) -> str:
+        # Before the line is cut: half a secret is one too.
+        command_line = self.redactor.text(process.command_line)
+        return f"{one_line(command_line)} (pid {process.pid})"
 
     def _verdict(self, outcome: ProcessOutcome) -> tuple[ExecutionStatus, str | None]:
         if outcome.ended_by == "timeout":
@@ -166,18 +193,31 @@ class CommandExecution:
         started: datetime,
         ended: datetime,
     ) -> ExecutionResult:
-        redact = Redactor(self.secrets).text
         return ExecutionResult(
             id=self.request.id,
             execution_id=self.execution_id,
             status=status,
             exit_code=exit_code,
-            error=None if error is None else redact(error),
+            error=None if error is None else self.redactor.text(error),
             started_at=started,
             completed_at=ended,
             duration=max(ended - started, timedelta()),
             log_path=self.log_path,
         )
+
+
+def redactor_for(
+    config: ExecutionConfig, envs: Iterable[Mapping[str, str]] = (), secrets: Iterable[str] = ()
+) -> Redactor:
+    """Returns what replaces secrets wherever something of a command is shown.
+
+    Args:
+        config: Its `redact_env` tells which variables are secret, of `envs` and of this process.
+        envs: What is added to this process's environment for the command.
+        secrets: Values that are secret whatever they are called.
+    """
+    named = (secret_values(env, config.redact_env) for env in (os.environ, *envs))
+    return redactor_of(frozenset(chain(secrets, *named)))
 
 
 def describe_signal(returncode: int) -> str | None:

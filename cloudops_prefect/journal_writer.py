@@ -82,6 +82,25 @@ class JournalWriter:
         return error
 
 
+class LostJournal:
+    """In place of a `JournalWriter` where there is no room for the files: nothing is written."""
+
+    def __init__(self, error: OSError) -> None:
+        self._error = error
+        self.start = self.end = Position()
+
+    def append(self, kind: Kind, data: bytes) -> tuple[int, int, OSError | None]:  # noqa: ARG002
+        """Write nothing, and return why."""
+        return 0, 0, self._error
+
+    def tail(self, kind: Kind, max_bytes: int) -> bytes:  # noqa: ARG002
+        """Return nothing, as nothing was written."""
+        return b""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 def write_all(fd: int, data: bytes) -> tuple[int, OSError | None]:
     """Write data to a file; return how much of it was written, and the error that ended that."""
     written = 0

@@ -112,7 +112,9 @@ class ExecutionRequest(FrozenModel):
         default=None, description="Milliseconds; the configuration's default if absent"
     )
     output_log_path: OptionalPath = Field(
-        default=None, description="File that gets a second copy of what the command prints"
+        default=None,
+        description="File that gets a second copy of what the command prints; a relative path "
+        "starts in the directory of the process that runs the command, not in `working_dir`",
     )
     metadata: ExecutionMetadata = Field(default_factory=ExecutionMetadata)
 
@@ -152,9 +154,20 @@ class ExecutionRequest(FrozenModel):
     @property
     def display_name(self) -> str:
         """The name, or the command as one line; at most 80 printable characters."""
-        words = (self.name or "").split() or self.command.display_line.split()
-        line = "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(words))
-        return line if len(line) <= _DISPLAY_WIDTH else line[: _DISPLAY_WIDTH - 1] + "…"
+        return one_line(self.display_text)
+
+    @property
+    def display_text(self) -> str:
+        """What `display_name` is made of, at its full length."""
+        name = self.name or ""
+        return name if name.strip() else self.command.display_line
+
+
+def one_line(text: str) -> str:
+    """Return a text on one line, as at most 80 printable characters."""
+    words = " ".join(text.split())
+    line = "".join(letter if letter.isprintable() else "\ufffd" for letter in words)
+    return line if len(line) <= _DISPLAY_WIDTH else line[: _DISPLAY_WIDTH - 1] + "…"
 
 
 class SerialStrategy(FrozenModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import deque
 from typing import TYPE_CHECKING, Self
@@ -18,7 +19,7 @@ from cloudops_prefect.journal import (
     index_path,
     tail_of,
 )
-from cloudops_prefect.journal_writer import JournalWriter, write_all
+from cloudops_prefect.journal_writer import JournalWriter, LostJournal, write_all
 from cloudops_prefect.lines import LineFramer, LineGroup, follow_groups, follow_lines, read_lines
 from cloudops_prefect.logfiles import (
     open_copy,
@@ -49,6 +50,7 @@ __all__ = [
 
 _TAIL_BLOCK = 65_536
 _SHORT = 8_192
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class OutputLog:
@@ -62,11 +64,11 @@ class OutputLog:
     def __init__(
         self,
         path: Path,
-        journal: JournalWriter,
+        journal: JournalWriter | LostJournal,
         *,
         max_output_bytes: int,
         redactor: Redactor | None,
-        copy: tuple[int, Path] | None,
+        copy: _Copy | None,
     ) -> None:
         self.path = path
         self.start = journal.start
@@ -83,7 +85,6 @@ class OutputLog:
         self._kept: dict[Stream, bytes] = {}
         self._end: Position | None = None
         self._log_loss = _Loss(path)
-        self._copy_loss = _Loss(copy[1]) if copy else None
         self._bell = Doorbell.at(path)
         self._bell.has_ringer = True
         self._bell.ring()
@@ -104,34 +105,23 @@ class OutputLog:
             max_output_bytes: How much of each stream's end `captured` returns.
             redactor: The secrets that are replaced in everything that is recorded.
             copy_to: A file for a second copy of stdout and stderr, without notes. It is emptied,
-                and made with rights 0600 if it isn't there, as are the directories above it.
+                and made with rights 0600 if it isn't there, as are the directories above it. A
+                relative path starts in the directory where this process is now.
 
         Raises:
             ExecutionIOError: A file or directory can't be made, opened or trusted, or another
-                execution is writing the log.
+                execution is writing the log. A full disk is no reason: see `loss`.
         """
-        directory = open_directory(path.parent)
         fds: list[int] = []
         try:
-            fds.append(open_locked(directory, path))
-            fds.append(open_private(directory, index_path(path)))
-            if copy_to is not None:
-                fds.append(open_copy(copy_to, fds[:2]))
+            journal = _open_journal(path, fds)
+            copy = None if copy_to is None else _Copy(copy_to.expanduser().absolute(), fds)
             return cls(
-                path,
-                JournalWriter(fds[0], fds[1]),
-                max_output_bytes=max_output_bytes,
-                redactor=redactor,
-                copy=None if copy_to is None else (fds[2], copy_to),
+                path, journal, max_output_bytes=max_output_bytes, redactor=redactor, copy=copy
             )
-        except BaseException as error:
-            for fd in fds:
-                os.close(fd)
-            if isinstance(error, OSError):
-                raise ExecutionIOError(f"log file {path}: {error.strerror}") from error
+        except BaseException:
+            _close_all(fds)
             raise
-        finally:
-            os.close(directory)
 
     def write(self, stream: Stream, chunk: bytes) -> None:
         """Record what the command printed; what may be the start of a secret waits for the rest."""
@@ -161,23 +151,26 @@ class OutputLog:
     @property
     def loss(self) -> str | None:
         """What couldn't be written and why, or None. What `captured` returns is never affected."""
-        losses = [loss for loss in (self._log_loss, self._copy_loss) if loss and loss.size]
-        return "; ".join(map(str, losses)) or None
+        losses = [self._log_loss] + ([self._copy.loss] if self._copy else [])
+        return "; ".join(str(loss) for loss in losses if loss.size) or None
+
+    def flush(self) -> None:
+        """Write what was held back as the possible start of a secret, when no more will come."""
+        if self._redactor is not None:
+            for stream in STREAMS:
+                if rest := self._redactor.flush(stream):
+                    self._record(stream, rest)
 
     def close(self) -> None:
         """Write what was held back and the end, and let go of the files. Twice is once."""
         if self._end is not None:
             return
-        if self._redactor is not None:
-            for stream in STREAMS:
-                if rest := self._redactor.flush(stream):
-                    self._record(stream, rest)
+        self.flush()
         self._kept = {stream: self._tail(stream) for stream in STREAMS if self._is_short(stream)}
         self._end = self._journal.end
         self._journal.close()
         if self._copy is not None:
-            os.close(self._copy[0])
-            self._copy = None
+            self._copy.close()
         self._bell.has_ringer = False
         self._bell.ring()
 
@@ -190,10 +183,8 @@ class OutputLog:
     def _record(self, stream: Stream, data: bytes) -> None:
         self._printed[stream] += len(data)
         self._append(stream, data)
-        if self._copy is None or self._copy_loss is None:
-            return
-        written, error = (0, None) if self._copy_loss.reason else write_all(self._copy[0], data)
-        self._copy_loss.add(len(data) - written, error)
+        if self._copy is not None:
+            self._copy.write(data)
 
     def _append(self, kind: Kind, data: bytes) -> None:
         written = indexed = 0
@@ -258,6 +249,69 @@ class _Loss:
 
     def __str__(self) -> str:
         return f"{self.size} bytes of output could not be written to {self._path}: {self.reason}"
+
+
+class _Copy:
+    """The second copy of stdout and stderr, in a file of the user's.
+
+    Raises:
+        ExecutionIOError: It can't be opened, for another reason than a full disk.
+    """
+
+    def __init__(self, path: Path, fds: list[int]) -> None:
+        self.loss = _Loss(path)
+        self._fd = -1
+        try:
+            self._fd = open_copy(path, fds)
+        except ExecutionIOError as error:
+            self.loss.add(0, _disk_is_full(error))
+        else:
+            fds.append(self._fd)
+
+    def write(self, data: bytes) -> None:
+        written, error = 0, None
+        if self.loss.reason is None:
+            written, error = write_all(self._fd, data)
+        self.loss.add(len(data) - written, error)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def _open_journal(path: Path, fds: list[int]) -> JournalWriter | LostJournal:
+    try:
+        return _open_files(path, fds)
+    except ExecutionIOError as error:
+        full = _disk_is_full(error)
+        _close_all(fds)
+        return LostJournal(full)
+
+
+def _open_files(path: Path, fds: list[int]) -> JournalWriter:
+    directory = open_directory(path.parent)
+    try:
+        fds.append(open_locked(directory, path))
+        fds.append(open_private(directory, index_path(path)))
+        return JournalWriter(fds[0], fds[1])
+    except OSError as error:
+        raise ExecutionIOError(f"log file {path}: {error.strerror}") from error
+    finally:
+        os.close(directory)
+
+
+def _disk_is_full(error: ExecutionIOError) -> OSError:
+    """Return the cause, which is that there is no room; raise the error if it is something else."""
+    cause = error.__cause__
+    if isinstance(cause, OSError) and cause.errno in _FULL:
+        return cause
+    raise error
+
+
+def _close_all(fds: list[int]) -> None:
+    while fds:
+        os.close(fds.pop())
 
 
 class _Tail:

@@ -21,7 +21,14 @@ from anyio import CancelScope
 from cloudops_prefect import guard
 from cloudops_prefect.errors import SpawnFailedError
 from cloudops_prefect.kernel import open_pidfd
-from cloudops_prefect.process_tree import MARK_VARIABLE, Member, ProcessTable, ProcessTree, marked
+from cloudops_prefect.process_tree import (
+    MARK_VARIABLE,
+    Description,
+    Member,
+    ProcessTable,
+    ProcessTree,
+    marked,
+)
 from cloudops_prefect.spawn import (
     OutputPipe,
     Spawned,
@@ -36,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["EndedBy", "ProcessOutcome", "StopRequest", "Stream", "run_process"]
+__all__ = ["Description", "EndedBy", "ProcessOutcome", "StopRequest", "Stream", "run_process"]
 EndedBy: TypeAlias = Literal["exit", "timeout", "cancelled"]
 
 _log = logging.getLogger(__name__)
@@ -58,9 +65,9 @@ class ProcessOutcome:
     ended_by: EndedBy
     started_at: datetime
     ended_at: datetime
-    leftovers: tuple[str, ...] = ()
+    leftovers: tuple[Description, ...] = ()
     """Background processes that had to be stopped after the main process had ended."""
-    survivors: tuple[str, ...] = ()
+    survivors: tuple[Description, ...] = ()
     """Processes that another user's rights kept from being stopped (started through sudo, say)."""
 
 

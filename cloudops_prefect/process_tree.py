@@ -176,6 +176,13 @@ class Member:
     pidfd: int | None = None
 
 
+class Description(NamedTuple):
+    """A process by its whole command line, in which there may be secrets, and its pid."""
+
+    command_line: str
+    pid: int
+
+
 @dataclass(slots=True)
 class ProcessTree:
     """Everything that descends from one command, apart from its leader, or all that has its mark.
@@ -212,11 +219,10 @@ class ProcessTree:
         """Members alive at the last look that the system doesn't let us signal."""
         return [member for member in self._members.values() if member.untouchable]
 
-    def describe(self, member: Member) -> str:
-        """The command line and pid of a member, on one line."""
-        argv = " ".join(self.table.kernel.argv(member.process.pid)) or "?"
-        line = "".join(char if char.isprintable() else " " for char in argv)
-        return f"{line if len(line) <= 80 else line[:79] + '…'} (pid {member.process.pid})"
+    def describe(self, member: Member) -> Description:
+        """What a member is to a person who looks for it."""
+        pid = member.process.pid
+        return Description(" ".join(self.table.kernel.argv(pid)) or "?", pid)
 
     def terminate(self, members: list[Member]) -> None:
         """Send SIGTERM to `members` that didn't get it yet, and at first to the leader's group.

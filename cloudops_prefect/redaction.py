@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Self
 from urllib.parse import quote, quote_plus
 
@@ -126,6 +127,12 @@ class Redactor:
                     break
                 begin = data.find(head, begin + 1, start + len(head))
         return start
+
+
+@lru_cache(maxsize=8)
+def redactor_of(secrets: frozenset[str]) -> Redactor:
+    """Return a redactor for whole texts: one is made once for commands that share their secrets."""
+    return Redactor(secrets)
 
 
 def _mask(
