@@ -22,6 +22,7 @@ class RunControl:
 
     def __init__(self) -> None:
         self.cancelled = False
+        self._unwanted: set[UUID] = set()
         self._running: dict[UUID, CommandExecution] = {}
         self._waiting: set[anyio.CancelScope] = set()
 
@@ -33,12 +34,15 @@ class RunControl:
         for scope in self._waiting:
             scope.cancel()
 
-    def cancel_command(self, execution_id: UUID) -> bool:
-        """Stops one command, and says whether it was running."""
-        execution = self._running.get(execution_id)
-        if execution is not None:
+    def cancel_command(self, execution_id: UUID) -> None:
+        """Stops one command, or keeps it from starting."""
+        self._unwanted.add(execution_id)
+        if (execution := self._running.get(execution_id)) is not None:
             execution.stop.request("cancelled")
-        return execution is not None
+
+    def has_cancelled(self, execution_id: UUID) -> bool:
+        """Whether this command was cancelled by itself."""
+        return execution_id in self._unwanted
 
     @contextmanager
     def running(self, execution: CommandExecution) -> Generator[None]:
@@ -100,3 +104,20 @@ class TerminationSignal:
 
 
 sigterm = TerminationSignal()
+
+
+async def until_terminated() -> None:
+    """Returns when a SIGTERM arrives that would have ended this process, which then lives on.
+
+    Never returns where somebody else handles the signal, or outside of the main thread.
+    """
+    terminated = asyncio.Event()
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        await terminated.wait()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, terminated.set)
+    try:
+        await terminated.wait()
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)

@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from concurrent.futures import Future
-from contextlib import suppress
-from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
@@ -15,17 +10,15 @@ from prefect.client.schemas.objects import StateType
 from prefect.utilities.urls import url_for
 
 from cloudops_prefect import history, local_runs
-from cloudops_prefect.api_errors import api_complaint
 from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.errors import (
-    ExecutionIOError,
     ExecutionNotCompletedError,
     ExecutionNotFoundError,
 )
-from cloudops_prefect.events import EventHandler, FanOutHandler, deliver
+from cloudops_prefect.events import EventHandler, FanOutHandler
 from cloudops_prefect.execution import check_paths
 from cloudops_prefect.graph import plan_graph
-from cloudops_prefect.loop_thread import LoopThread
+from cloudops_prefect.runtime import Runtime
 from cloudops_prefect.streaming import command_events, plan_events
 
 if TYPE_CHECKING:
@@ -52,18 +45,6 @@ INTERVAL = 0.25
 """Seconds between two looks at an execution that another process runs."""
 
 
-@dataclass(slots=True)
-class _Runtime:
-    """What an engine and those made from it by `with_event_handler` share."""
-
-    config: ExecutionConfig
-    thread: LoopThread | None = None
-    running: dict[UUID, Future[None]] = field(default_factory=dict[UUID, Future[None]])
-    newest: dict[UUID, UUID] = field(default_factory=dict[UUID, UUID])
-    deliveries: set[asyncio.Task[None]] = field(default_factory=set[asyncio.Task[None]])
-    keeper: asyncio.Task[None] | None = None
-
-
 class ExecutionEngine:
     """Runs commands and plans as Prefect flows in this process.
 
@@ -75,7 +56,7 @@ class ExecutionEngine:
     def __init__(self, config: ExecutionConfig | None = None) -> None:
         self.config = config or ExecutionConfig()
         self._handlers: tuple[EventHandler, ...] = ()
-        self._runtime = _Runtime(self.config)
+        self._runtime = Runtime(self.config)
 
     def with_event_handler(self, handler: EventHandler) -> Self:
         """Returns an engine that also tells `handler` what it does; they share all else."""
@@ -92,13 +73,7 @@ class ExecutionEngine:
 
     async def aclose(self) -> None:
         """Cancels what runs, and waits until the processes are gone and the API knows it all."""
-        runtime = self._runtime
-        if runtime.keeper is not None:
-            runtime.keeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await runtime.keeper
-        else:
-            await self._stop()
+        await self._runtime.close()
 
     async def execute(
         self, request: ExecutionRequest, *, idempotency_key: str | None = None
@@ -198,8 +173,7 @@ class ExecutionEngine:
         """
         with anyio.fail_after(timeout):
             execution = await self._find(execution_id)
-            if (future := self._runtime.running.get(execution.id)) is not None:
-                await asyncio.shield(asyncio.wrap_future(future))
+            await self._runtime.until_ended(execution.flow_run.id)
             while not (await self._ask(_status, execution)).is_final:
                 await anyio.sleep(INTERVAL)
                 execution = await self._find(execution.id)
@@ -249,14 +223,13 @@ class ExecutionEngine:
         return await self._ask(look)
 
     async def _has_ended(self, execution: Execution) -> bool:
-        if (future := self._runtime.running.get(execution.flow_run.id)) is not None:
-            return future.done()
+        if self._runtime.is_running(execution.flow_run.id):
+            return False
         found = await self._find(execution.flow_run.id)
         return (await self._ask(_status, found)).is_final
 
     async def _result_of(self, execution: Execution) -> ExecutionResult | None:
-        future = self._runtime.running.get(execution.flow_run.id)
-        if future is not None and not future.done():
+        if self._runtime.is_running(execution.flow_run.id):
             return None
         found = await self._find(execution.id)
         if not (await self._ask(_status, found)).is_final:
@@ -273,7 +246,7 @@ class ExecutionEngine:
         runtime = self._runtime
         flow_run = await self._ask(local_runs.create_run, work, idempotency_key)
         runtime.newest[work.item.id] = flow_run.id
-        if flow_run.id in runtime.running or flow_run.state_type is not StateType.PENDING:
+        if runtime.is_running(flow_run.id) or flow_run.state_type is not StateType.PENDING:
             return flow_run.id
         self._drive(work, flow_run)
         return flow_run.id
@@ -296,64 +269,17 @@ class ExecutionEngine:
         return flow_run.id
 
     def _drive(self, work: Work, flow_run: FlowRun) -> None:
-        runtime = self._runtime
-        runtime.newest[work.item.id] = flow_run.id
-        thread = self._thread()
-        future = thread.spawn(local_runs.drive, work, flow_run)
-        runtime.running[flow_run.id] = future
-        future.add_done_callback(partial(_forget, runtime.running, flow_run.id))
-        if runtime.keeper is None:
-            thread.spawn(local_runs.watch_cancellation)
-            runtime.keeper = asyncio.create_task(self._keep())
+        self._runtime.drive(work, flow_run)
         if self._handlers:
             handler = FanOutHandler(list(self._handlers))
-            delivery = asyncio.create_task(deliver(self.stream(flow_run.id), handler))
-            runtime.deliveries.add(delivery)
-            delivery.add_done_callback(runtime.deliveries.discard)
-
-    async def _keep(self) -> None:
-        """Stays until the engine or the loop ends: `asyncio.run` waits for cancelled tasks."""
-        try:
-            await asyncio.Event().wait()
-        finally:
-            await self._stop()
-
-    async def _stop(self) -> None:
-        runtime = self._runtime
-        if runtime.thread is None:
-            return
-        running = dict(runtime.running)
-        for flow_run_id in running:
-            await self._ask(_cancel_here, flow_run_id)
-        for future in running.values():
-            await asyncio.wrap_future(future)
-        await asyncio.gather(*runtime.deliveries, return_exceptions=True)
-        await self._ask(local_runs.until_recorded)
-        thread, runtime.thread = runtime.thread, None
-        runtime.keeper = None
-        await thread.stop()
+            self._runtime.deliver(self.stream(flow_run.id), handler)
 
     async def _find(self, execution_id: UUID | str) -> Execution:
         known = _uuid(execution_id)
         return await self._ask(_find, self._runtime.newest.get(known, known))
 
     async def _ask(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
-        try:
-            return await self._thread().call(function, *args)
-        except Exception as error:
-            if (complaint := api_complaint(error)) is None:
-                raise
-            raise ExecutionIOError(complaint) from error
-
-    def _thread(self) -> LoopThread:
-        if self._runtime.thread is None:
-            self._runtime.thread = LoopThread(self.config)
-        return self._runtime.thread
-
-
-def _forget(running: dict[UUID, Future[None]], flow_run_id: UUID, ended: Future[None]) -> None:
-    if running.get(flow_run_id) is ended:
-        del running[flow_run_id]
+        return await self._runtime.ask(function, *args)
 
 
 def _uuid(execution_id: UUID | str) -> UUID:
@@ -387,7 +313,3 @@ async def _known_results(services: Services, execution: Execution) -> dict[int, 
 
 async def _api_logs(services: Services, execution: Execution) -> str:
     return await history.read_api_logs(services.client, execution)
-
-
-async def _cancel_here(services: Services, flow_run_id: UUID) -> bool:
-    return await local_runs.cancel_here(services, flow_run_id, None)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import anyio
 from prefect.client.schemas.filters import (
-    FlowRunFilter,
-    FlowRunFilterId,
     TaskRunFilter,
     TaskRunFilterId,
     TaskRunFilterState,
     TaskRunFilterStateType,
 )
-from prefect.client.schemas.objects import TERMINAL_STATES, StateType
+from prefect.client.schemas.objects import TERMINAL_STATES
 from prefect.exceptions import ObjectNotFound
 from prefect.flow_engine import run_flow_async
 from prefect.states import Cancelled, Cancelling, Crashed, Pending
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from cloudops_prefect.services import Services
 
 LOCAL = "local"
-WATCH_INTERVAL = 2.0
+FORGET_INTERVAL = 5.0
 RECORDING_PATIENCE = 60.0
 RECORDING_INTERVAL = 0.1
 
@@ -137,7 +136,8 @@ async def cancel_here(services: Services, flow_run_id: UUID, task_run_id: UUID |
     if task_run_id is None:
         control.cancel()
         return True
-    return control.cancel_command(task_run_id)
+    control.cancel_command(task_run_id)
+    return True
 
 
 async def cancel(services: Services, execution: Execution) -> None:
@@ -150,28 +150,20 @@ async def cancel(services: Services, execution: Execution) -> None:
     if status.is_final:
         raise ExecutionNotRunningError(execution.id, status)
     command = None if execution.index is None else execution.id
-    here = await cancel_here(services, execution.flow_run.id, command)
-    if not here:
-        await services.client.set_flow_run_state(execution.flow_run.id, Cancelling(), force=True)
+    if await cancel_here(services, execution.flow_run.id, command):
+        return
+    if command is None:
+        await services.client.set_flow_run_state(execution.id, Cancelling(), force=True)
+    else:
+        await services.client.set_task_run_state(execution.id, Cancelling(), force=True)
 
 
-async def watch_cancellation(services: Services) -> None:
-    """Cancels runs of this process whose cancellation somebody asked the API for."""
+async def forget_recorded(services: Services) -> None:
+    """Forgets, every `FORGET_INTERVAL` seconds, the ended task runs that the API knows."""
     while True:
-        await anyio.sleep(WATCH_INTERVAL)
-        await _forget_recorded(services)
-        if not services.controls:
-            continue
-        try:
-            runs = await services.client.read_flow_runs(
-                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[*services.controls]))
-            )
-        except Exception as error:  # noqa: BLE001 (the next look may find the API again)
-            logger.debug("The API could not be asked for cancellations: %s", error)
-            continue
-        for run in runs:
-            if run.state_type in {StateType.CANCELLING, StateType.CANCELLED}:
-                services.control(run.id).cancel()
+        await anyio.sleep(FORGET_INTERVAL)
+        with suppress(Exception):
+            await _forget_recorded(services)
 
 
 async def until_recorded(services: Services) -> None:

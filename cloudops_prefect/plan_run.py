@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cloudops_prefect.services import Services
 
 PLAN_CANCELLED = "not run: the plan was cancelled"
+COMMAND_CANCELLED = "not run: it was cancelled"
 IN_EARLIER_ATTEMPT = "Completed in an earlier attempt"
 ENDED = {
     ExecutionStatus.FAILED: "failed",
@@ -100,7 +101,7 @@ class PlanRun:
             state = Completed(name="Cached", message=IN_EARLIER_ATTEMPT, data=earlier)
             return earlier, await self._record(index, state)
         async with AsyncExitStack() as slots:
-            obstacle = self._obstacle(index) or await self._wait_for_slots(slots)
+            obstacle = self._obstacle(index) or await self._wait_for_slots(index, slots)
             if obstacle is None:
                 return await self._run_command(index)
         result = ExecutionResult.not_run(self._request(index), self._execution_id(index), obstacle)
@@ -110,6 +111,8 @@ class PlanRun:
     def _obstacle(self, index: int) -> str | None:
         if self.control.cancelled:
             return PLAN_CANCELLED
+        if self.control.has_cancelled(self._execution_id(index)):
+            return COMMAND_CANCELLED
         if not self._graph.graph["stop_on_failure"]:
             return None
         for upstream in self._graph.predecessors(index):
@@ -121,13 +124,13 @@ class PlanRun:
             return f"not run: {self._request(upstream).display_name} {ENDED[result.status]}"
         return None
 
-    async def _wait_for_slots(self, slots: AsyncExitStack) -> str | None:
+    async def _wait_for_slots(self, index: int, slots: AsyncExitStack) -> str | None:
         with self.control.waiting():
             await slots.enter_async_context(self._own_slots)
             # A single command's flow run is what waits: it stays Pending until there is a slot.
             if not self._single:
                 await slots.enter_async_context(self._services.slots)
-        return PLAN_CANCELLED if self.control.cancelled else None
+        return self._obstacle(index)
 
     async def _run_command(self, index: int) -> tuple[ExecutionResult, State[Any]]:
         request = self._request(index)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import anyio
 from prefect.context import AsyncClientContext
 
+from cloudops_prefect.cancellation import watch_cancellation
 from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.control import RunControl
 from cloudops_prefect.publishing import Publisher
@@ -28,6 +29,7 @@ class Services:
     """What all runs of one event loop share.
 
     Attributes:
+        controls: What stops each run that has not ended.
         runs: What has been started, by the id of its flow run.
         unrecorded: Task runs that have ended, which the API may not know yet.
         slots: One token for each command that may run; waiting is first come, first served.
@@ -37,12 +39,14 @@ class Services:
     client: PrefectClient
     publisher: Publisher
     slots: anyio.CapacityLimiter
+    busy: anyio.Event = field(default_factory=anyio.Event)
     controls: dict[UUID, RunControl] = field(default_factory=dict)
     runs: dict[UUID, PlanRun] = field(default_factory=dict)
     unrecorded: set[UUID] = field(default_factory=set)
 
     def control(self, flow_run_id: UUID) -> RunControl:
         """Returns what stops a run, the same one each time."""
+        self.busy.set()
         return self.controls.setdefault(flow_run_id, RunControl())
 
 
@@ -57,6 +61,7 @@ async def open_services(config: ExecutionConfig) -> AsyncGenerator[Services]:
         slots = anyio.CapacityLimiter(config.max_concurrent_executions)
         services = Services(config, context.client, publisher, slots)
         tasks.start_soon(publisher.run)
+        tasks.start_soon(watch_cancellation, services.client, services.controls, services.busy)
         try:
             with using(services):
                 yield services

@@ -1,0 +1,101 @@
+"""Cancellation that somebody asked the API for: in the UI, with Prefect's CLI, in another process.
+
+Prefect tells a flow that runs in the process of its caller nothing of it: such a flow would run on,
+and after five minutes the server would call it Cancelled all the same.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import anyio
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    TaskRunFilter,
+    TaskRunFilterFlowRunId,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.events.clients import get_events_subscriber
+from prefect.events.filters import EventFilter, EventNameFilter
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from prefect.client.orchestration import PrefectClient
+
+    from cloudops_prefect.control import RunControl
+
+EVENTS = ("prefect.flow-run.Cancelling", "prefect.flow-run.Cancelled")
+RESOURCE = "prefect.flow-run."
+POLL_INTERVAL = 2.0
+RECONNECT_INTERVAL = 5.0
+_STATES = {StateType.CANCELLING, StateType.CANCELLED}
+
+logger = logging.getLogger("cloudops_prefect.cancellation")
+
+
+async def watch_cancellation(
+    client: PrefectClient, controls: Mapping[UUID, RunControl], busy: anyio.Event
+) -> None:
+    """Cancels what is asked to be cancelled, until its task is cancelled.
+
+    Args:
+        client: The API.
+        controls: The runs of this process.
+        busy: Is set when there is a first run; nothing is asked before.
+    """
+    await busy.wait()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(_follow_events, controls)
+        tasks.start_soon(_poll, client, controls)
+
+
+async def _follow_events(controls: Mapping[UUID, RunControl]) -> None:
+    """Hears of a cancellation within milliseconds, most times: live events may get lost."""
+    wanted = EventFilter(event=EventNameFilter(name=[*EVENTS]))
+    while True:
+        try:
+            async with get_events_subscriber(filter=wanted, reconnection_attempts=0) as events:
+                async for event in events:
+                    _cancel(controls, event.resource.id.removeprefix(RESOURCE))
+        except Exception as error:  # noqa: BLE001 (polling does the same, only later)
+            logger.debug("The API's events can't be followed: %s", error)
+        await anyio.sleep(RECONNECT_INTERVAL)
+
+
+def _cancel(controls: Mapping[UUID, RunControl], flow_run_id: str) -> None:
+    control = controls.get(UUID(flow_run_id))
+    if control is not None:
+        control.cancel()
+
+
+async def _poll(client: PrefectClient, controls: Mapping[UUID, RunControl]) -> None:
+    while True:
+        await anyio.sleep(POLL_INTERVAL)
+        if not controls:
+            continue
+        try:
+            await _look(client, controls)
+        except Exception as error:  # noqa: BLE001 (the next look may find the API again)
+            logger.debug("The API can't be asked for cancellations: %s", error)
+
+
+async def _look(client: PrefectClient, controls: Mapping[UUID, RunControl]) -> None:
+    ids = [*controls]
+    for run in await client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=ids))
+    ):
+        if run.state_type in _STATES and run.id in controls:
+            controls[run.id].cancel()
+    cancelling = TaskRunFilter(
+        flow_run_id=TaskRunFilterFlowRunId(any_=ids),
+        state=TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.CANCELLING])),
+    )
+    for run in await client.read_task_runs(task_run_filter=cancelling):
+        if run.flow_run_id is not None and (control := controls.get(run.flow_run_id)) is not None:
+            control.cancel_command(run.id)

@@ -1,0 +1,139 @@
+"""The runs of an engine in this process: their thread, and their end with whoever started them."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import os
+import signal
+from concurrent import futures
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cloudops_prefect import local_runs
+from cloudops_prefect.api_errors import api_complaint
+from cloudops_prefect.control import until_terminated
+from cloudops_prefect.errors import ExecutionIOError
+from cloudops_prefect.events import deliver
+from cloudops_prefect.loop_thread import LoopThread
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from uuid import UUID
+
+    from prefect.client.schemas.objects import FlowRun
+
+    from cloudops_prefect.config import ExecutionConfig
+    from cloudops_prefect.events import EventHandler
+    from cloudops_prefect.local_runs import Work
+    from cloudops_prefect.models import ExecutionEvent
+
+T = TypeVar("T")
+EXIT_PATIENCE = 60.0
+
+
+class Runtime:
+    """What an engine and those made from it by `with_event_handler` share.
+
+    Attributes:
+        newest: The newest run of each request or plan that was started here.
+    """
+
+    def __init__(self, config: ExecutionConfig) -> None:
+        self.newest: dict[UUID, UUID] = {}
+        self._config = config
+        self._thread: LoopThread | None = None
+        self._running: dict[UUID, futures.Future[None]] = {}
+        self._deliveries: set[asyncio.Task[None]] = set()
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def ask(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """Runs `function` with the services and `args` in the thread.
+
+        Raises:
+            ExecutionIOError: if the API does not answer, or does not as it should.
+        """
+        if self._thread is None:
+            self._thread = LoopThread(self._config)
+        try:
+            return await self._thread.call(function, *args)
+        except Exception as error:
+            if (complaint := api_complaint(error)) is None:
+                raise
+            raise ExecutionIOError(complaint) from error
+
+    def drive(self, work: Work, flow_run: FlowRun) -> None:
+        """Begins to run what was created, after a first `ask`."""
+        assert self._thread is not None, "the run was created in it"  # noqa: S101
+        self.newest[work.item.id] = flow_run.id
+        future = self._thread.spawn(local_runs.drive, work, flow_run)
+        self._running[flow_run.id] = future
+        future.add_done_callback(partial(self._forget, flow_run.id))
+        if self._keeper is None:
+            self._thread.spawn(local_runs.forget_recorded)
+            self._keeper = asyncio.create_task(self._keep())
+            # A loop may end without a word to its tasks.
+            atexit.register(self._stop_at_exit)
+
+    def deliver(self, events: AsyncGenerator[ExecutionEvent, None], handler: EventHandler) -> None:
+        """Begins to tell `handler` the events."""
+        delivery = asyncio.create_task(deliver(events, handler))
+        self._deliveries.add(delivery)
+        delivery.add_done_callback(self._deliveries.discard)
+
+    def is_running(self, flow_run_id: UUID) -> bool:
+        """Whether a run goes on in this process."""
+        return flow_run_id in self._running
+
+    async def until_ended(self, flow_run_id: UUID) -> None:
+        """Waits for the end of a run of this process; returns at once if it is none."""
+        if (future := self._running.get(flow_run_id)) is not None:
+            await asyncio.shield(asyncio.wrap_future(future))
+
+    async def close(self) -> None:
+        """Cancels what runs, and waits until the processes are gone and the API knows it all."""
+        if self._keeper is None:
+            await self._stop()
+            return
+        self._keeper.cancel()
+        with suppress(asyncio.CancelledError):
+            await self._keeper
+
+    async def _keep(self) -> None:
+        """Stays until the engine or the loop ends: `asyncio.run` waits for cancelled tasks."""
+        try:
+            await until_terminated()
+        finally:
+            await self._stop()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    async def _stop(self) -> None:
+        if self._thread is None:
+            return
+        atexit.unregister(self._stop_at_exit)
+        running = dict(self._running)
+        for flow_run_id in running:
+            await self.ask(local_runs.cancel_here, flow_run_id, None)
+        for future in running.values():
+            await asyncio.wrap_future(future)
+        await asyncio.gather(*self._deliveries, return_exceptions=True)
+        await self.ask(local_runs.until_recorded)
+        self._keeper = None
+        thread, self._thread = self._thread, None
+        await thread.stop()
+
+    def _stop_at_exit(self) -> None:
+        running = dict(self._running)
+        if self._thread is None or not running:
+            return
+        for flow_run_id in running:
+            self._thread.spawn(local_runs.cancel_here, flow_run_id, None)
+        futures.wait(running.values(), timeout=EXIT_PATIENCE)
+        recorded = self._thread.spawn(local_runs.until_recorded)
+        futures.wait([recorded], timeout=EXIT_PATIENCE)
+
+    def _forget(self, flow_run_id: UUID, ended: futures.Future[None]) -> None:
+        # A run that was resumed is there with another future.
+        if self._running.get(flow_run_id) is ended:
+            del self._running[flow_run_id]
