@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import anyio
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 
+from cloudops_prefect.naming import shown_description, shown_name
 from cloudops_prefect.publishing import until_delivered
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from prefect.client.orchestration import PrefectClient
 
+    from cloudops_prefect.config import ExecutionConfig
     from cloudops_prefect.models import ExecutionPlan, ExecutionResult
 
 PROGRESS_KEY = "cloudops-progress"
@@ -78,12 +80,15 @@ class PlanProgress:
 
 
 def results_table(
-    plan: ExecutionPlan, flow_run_id: UUID, results: Sequence[ExecutionResult]
+    plan: ExecutionPlan,
+    flow_run_id: UUID,
+    results: Sequence[ExecutionResult],
+    config: ExecutionConfig,
 ) -> ArtifactCreate:
     """Makes the table of a plan's commands and how each ended."""
     rows = [
         {
-            "command": request.display_name,
+            "command": shown_name(request, config),
             "status": result.status,
             "exit code": "" if result.exit_code is None else result.exit_code,
             "duration": f"{result.duration.total_seconds():.3f} s",
@@ -94,7 +99,7 @@ def results_table(
     return ArtifactCreate(
         key=RESULTS_KEY,
         type="table",
-        description=plan.description or "How the plan's commands ended",
+        description=shown_description(plan, config) or "How the plan's commands ended",
         data=json.dumps(rows),
         flow_run_id=flow_run_id,
     )

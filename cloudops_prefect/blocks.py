@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from prefect.blocks.core import Block
-from pydantic import Field, SecretStr
+from pydantic import ConfigDict, Field, SecretStr, field_validator
+
+from cloudops_prefect.redaction import MIN_SECRET_CHARS
 
 
 class CommandEnvironment(Block):
-    """Variables and secrets for the environment of commands, read where the command runs."""
+    """Variables and secrets for the environment of commands, read where the command runs.
+
+    Raises:
+        pydantic.ValidationError: A secret is so short, under 4 characters, that replacing it would
+            make the output of commands unreadable.
+    """
+
+    # An error would quote all secrets for one that is too short.
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     _block_type_name = "Command Environment"
     _block_type_slug = "command-environment"
@@ -20,6 +30,17 @@ class CommandEnvironment(Block):
         default_factory=dict[str, SecretStr],
         description="Variables whose values are replaced in everything that is printed",
     )
+
+    @field_validator("secrets")
+    @classmethod
+    def _refuse_short_secrets(cls, secrets: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name, secret in secrets.items():
+            if len(secret.get_secret_value().strip()) < MIN_SECRET_CHARS:
+                raise ValueError(
+                    f"the secret {name} has fewer than {MIN_SECRET_CHARS} characters: replacing it "
+                    "would make the output of commands unreadable"
+                )
+        return secrets
 
     def environment(self) -> dict[str, str]:
         """Returns all variables, the secret ones in clear."""

@@ -55,7 +55,7 @@ def compile_plan(plan: ExecutionPlan, config: ExecutionConfig | None = None) -> 
     return Flow(
         run,
         name=RUN_PLAN,
-        flow_run_name=plan_run_name(plan).replace("{", "{{").replace("}", "}}"),
+        flow_run_name=plan_run_name(plan, config).replace("{", "{{").replace("}", "}}"),
         **_OPTIONS,
     )
 
@@ -100,7 +100,7 @@ async def _run_plan(
         with sigterm.cancels(run.control):
             async with progress.shown():
                 await run.run()
-            table = results_table(plan, run.flow_run_id, run.in_order())
+            table = results_table(plan, run.flow_run_id, run.in_order(), services.config)
             await until_delivered(partial(services.client.create_artifact, table))
             await services.publisher.flush(run.flow_run_id)
         result = PlanExecutionResult.of(

@@ -1,24 +1,57 @@
-"""What the runs of commands and plans are called in Prefect, and by which tags they are found."""
+"""What the runs of commands and plans are called in Prefect, and by which tags they are found.
+
+Names go to the API and into its UI: secrets that this process knows are replaced in them.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from prefect.settings import get_current_settings
+
+from cloudops_prefect.config import ExecutionConfig
+from cloudops_prefect.execution import redactor_for
+from cloudops_prefect.models import one_line
+
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from cloudops_prefect.models import ExecutionMetadata, ExecutionPlan
+    from cloudops_prefect.models import ExecutionMetadata, ExecutionPlan, ExecutionRequest
 
 RUN_COMMAND = "run-command"
 RUN_PLAN = "run-plan"
 FLOW_NAMES = (RUN_COMMAND, RUN_PLAN)
 
 
-def plan_run_name(plan: ExecutionPlan) -> str:
+def api_credentials() -> tuple[str, ...]:
+    """Returns what this process shows to the Prefect API and nobody else may see."""
+    api = get_current_settings().api
+    return tuple(one.get_secret_value() for one in (api.key, api.auth_string) if one is not None)
+
+
+def shown_name(request: ExecutionRequest, config: ExecutionConfig | None = None) -> str:
+    """Returns a request's display name without the secrets that this process knows.
+
+    They are those of its own and the request's environment and its credentials for the API; not
+    those of blocks, which are read where the command runs.
+    """
+    redactor = redactor_for(config or ExecutionConfig(), [request.env], api_credentials())
+    return one_line(redactor.text(request.display_text))
+
+
+def plan_run_name(plan: ExecutionPlan, config: ExecutionConfig | None = None) -> str:
     """Names a plan's run: its description, else what its commands are."""
-    first = plan.commands[0].display_name if plan.commands else ""
+    config = config or ExecutionConfig()
+    first = shown_name(plan.commands[0], config) if plan.commands else ""
     others = f" and {len(plan.commands) - 1} more" if len(plan.commands) > 1 else ""
-    return " ".join(plan.description.split()) or f"{first}{others}"
+    return " ".join(shown_description(plan, config).split()) or f"{first}{others}"
+
+
+def shown_description(plan: ExecutionPlan, config: ExecutionConfig | None = None) -> str:
+    """Returns a plan's description as `shown_name` returns a request's name."""
+    envs = [request.env for request in plan.commands]
+    redactor = redactor_for(config or ExecutionConfig(), envs, api_credentials())
+    return redactor.text(plan.description)
 
 
 def id_tag(own_id: UUID) -> str:

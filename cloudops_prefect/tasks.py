@@ -17,6 +17,7 @@ from cloudops_prefect.block_env import read_environment
 from cloudops_prefect.errors import InvalidCommandError, ValidationError
 from cloudops_prefect.execution import CommandExecution
 from cloudops_prefect.models import ExecutionRequest, ExecutionResult
+from cloudops_prefect.naming import api_credentials, shown_name
 from cloudops_prefect.output import OutputReader
 from cloudops_prefect.publishing import OutputFeed
 from cloudops_prefect.services import Services, current_services
@@ -79,11 +80,13 @@ async def _run_and_publish(run: CommandRun, services: Services) -> ExecutionResu
 
 
 async def _read_blocks(execution: CommandExecution) -> ValidationError | None:
+    execution.secrets = api_credentials()
     if execution.env_from:
         try:
-            execution.env, execution.secrets = await read_environment(execution.env_from)
+            execution.env, secrets = await read_environment(execution.env_from)
         except ValidationError as error:
             return error
+        execution.secrets += secrets
     return None
 
 
@@ -102,10 +105,15 @@ def _feed(run: CommandRun, services: Services) -> OutputFeed | None:
     return feed
 
 
+def _task_run_name(parameters: dict[str, Any]) -> str:
+    run = _prepared.get()
+    return shown_name(parameters["request"], run.execution.config if run else None)
+
+
 # Prefect's default cache policy would make two equal commands of a run one command, and a retried
 # run skip a command that had failed. What a retry skips, `flows` decides by the results it reads.
 _OPTIONS: dict[str, Any] = {
-    "task_run_name": "{request.display_name}",
+    "task_run_name": _task_run_name,
     "cache_policy": NO_CACHE,
     "persist_result": False,
 }
@@ -211,7 +219,8 @@ async def record_task_run(
     command_task: CommandTask = TASKS[request.command.type]
     wait_for = list(wait_for)
     task_run = await command_task.create_local_run(id=task_run_id, wait_for=wait_for)
-    task_run.name = request.display_name
+    async with current_services() as services:
+        task_run.name = shown_name(request, services.config)
     state.state_details.task_run_id = task_run.id
     state.state_details.flow_run_id = task_run.flow_run_id
     pending, task_run.state = task_run.state, state
