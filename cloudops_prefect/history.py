@@ -36,6 +36,7 @@ from cloudops_prefect.records import read_results
 from cloudops_prefect.states import status_of
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from uuid import UUID
 
     from prefect.client.orchestration import PrefectClient
@@ -252,11 +253,16 @@ def _summary(run: FlowRun) -> ExecutionSummary:
     return ExecutionSummary(
         id=run.id,
         status=status_of(run.state),
-        started_at=run.start_time,
+        started_at=_started_at(run),
         duration=run.total_run_time or timedelta(),
         kind="plan" if "plan" in run.parameters else "command",
         name=run.name,
     )
+
+
+def _started_at(flow_run: FlowRun) -> datetime | None:
+    # Prefect gives a start time to what has ended, also where it never ran.
+    return flow_run.start_time if flow_run.run_count else None
 
 
 def _without_record(execution: Execution, status: ExecutionStatus) -> ExecutionResult:
@@ -268,7 +274,7 @@ def _without_record(execution: Execution, status: ExecutionStatus) -> ExecutionR
         id=execution.id if request is None else request.id,
         execution_id=execution.id,
         status=status,
-        started_at=flow_run.start_time,
+        started_at=_started_at(flow_run),
         completed_at=flow_run.end_time,
         duration=flow_run.total_run_time,
         error=None if state is None else state.message,

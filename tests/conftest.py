@@ -43,8 +43,36 @@ def prefect_api(tmp_path_factory) -> Iterator[str]:
             time.sleep(0.1)
         yield url
     finally:
+        _send_what_is_queued()
         process.terminate()
         process.wait(20)
+
+
+@pytest.fixture
+def api(prefect_api) -> Iterator[str]:
+    """The session's Prefect server, as the one that is configured."""
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: prefect_api}):
+        yield prefect_api
+
+
+@pytest.fixture
+def config(tmp_path):
+    """Logs of the test's own, and little patience with what won't stop."""
+    from cloudops_prefect import ExecutionConfig
+
+    return ExecutionConfig(log_dir=tmp_path / "logs", grace_period_ms=1000)
+
+
+def _send_what_is_queued() -> None:
+    """Lets Prefect send the logs and events of this process, for which exit would wait in vain."""
+    if "prefect.logging.handlers" in sys.modules:
+        from prefect.events.worker import EventsWorker
+        from prefect.logging.handlers import APILogWorker
+
+        APILogWorker.drain_all(timeout=10)
+        EventsWorker.drain_all(timeout=10)
 
 
 def _answers(url: str) -> bool:
