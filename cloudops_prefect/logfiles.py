@@ -108,7 +108,7 @@ def open_locked(directory_fd: int, path: Path) -> int:
     """
     for _ in range(_LOCK_TRIES):
         fd = open_private(directory_fd, path)
-        if try_lock(fd) and _is_still_there(fd, directory_fd, path.name):
+        if try_lock(fd) and is_still_there(fd, directory_fd, path.name):
             return fd
         # Whoever prunes holds the lock for the moment that it takes to look at the file's age.
         os.close(fd)
@@ -125,7 +125,8 @@ def try_lock(fd: int) -> bool:
     return True
 
 
-def _is_still_there(fd: int, directory_fd: int, name: str) -> bool:
+def is_still_there(fd: int, directory_fd: int, name: str) -> bool:
+    """Whether the open file has not been removed since, or replaced by another."""
     try:
         named = os.stat(name, dir_fd=directory_fd, follow_symlinks=False)
     except FileNotFoundError:
@@ -156,6 +157,8 @@ def open_copy(path: Path, log_fds: list[int]) -> int:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fd = os.open(path, flags, 0o600)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ExecutionIOError(f"output log {path} is not below a directory") from error
     except OSError as error:
         raise ExecutionIOError(f"output log {path}: {error.strerror}") from error
     found = os.fstat(fd)
