@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,19 +14,22 @@ from prefect.context import FlowRunContext
 from prefect.states import Failed
 
 from cloudops_prefect.artifacts import PlanProgress, results_table
-from cloudops_prefect.control import sigterm
+from cloudops_prefect.control import RunControl, sigterm
+from cloudops_prefect.crashes import shows_that_it_lives
 from cloudops_prefect.errors import ValidationError
 from cloudops_prefect.graph import plan_graph
 from cloudops_prefect.models import ExecutionPlan, ExecutionRequest, PlanExecutionResult
-from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, plan_run_name
+from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, plan_run_name, tags_of
+from cloudops_prefect.parameters import plan_of, request_of
 from cloudops_prefect.plan_run import PlanRun
 from cloudops_prefect.publishing import until_delivered
 from cloudops_prefect.records import read_results
 from cloudops_prefect.services import current_services
 from cloudops_prefect.states import command_state_of, plan_state_of
+from cloudops_prefect.unrecorded import completed_without_record
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Generator, Sequence
 
     from prefect.client.schemas.objects import FlowRun, State
 
@@ -35,6 +40,9 @@ if TYPE_CHECKING:
 # Results go to the API as `records`; Prefect's own persistence would write them to a directory that
 # no other machine can read.
 _OPTIONS: dict[str, Any] = {"persist_result": False}
+
+# Prefect calls a run `adjective-animal` where nobody named it.
+_MADE_UP_NAME = re.compile(r"[a-z]+-[a-z]+")
 
 
 def compile_plan(plan: ExecutionPlan, config: ExecutionConfig | None = None) -> Flow[[], Any]:
@@ -73,20 +81,49 @@ def compile_command(
 
 @flow(name=RUN_PLAN, **_OPTIONS)
 async def run_plan(plan: ExecutionPlan) -> Any:
-    """Runs a plan of commands."""
-    try:
-        return await _run_plan(plan, plan_graph(plan), None)
-    except ValidationError as error:
-        return Failed(message=str(error), data=error)
+    """Runs a plan of commands.
+
+    Args:
+        plan: The commands, and the order in which they run.
+    """
+    plan = plan_of(_flow_run()) or plan
+    async with current_services() as services:
+        await _present(services, plan_run_name(plan), tags_of(plan.id, plan.metadata))
+        # Inside: the services' task group would wrap the error.
+        try:
+            return await _run_plan(plan, plan_graph(plan), None)
+        except ValidationError as error:
+            return Failed(message=str(error), data=error)
 
 
 @flow(name=RUN_COMMAND, **_OPTIONS)
 async def run_command(request: ExecutionRequest) -> Any:
-    """Runs one command."""
-    try:
-        return await _run_command(request, None)
-    except ValidationError as error:
-        return Failed(message=str(error), data=error)
+    """Runs one command.
+
+    Args:
+        request: The command, and how to run it.
+    """
+    request = request_of(_flow_run()) or request
+    async with current_services() as services:
+        await _present(services, request.display_name, tags_of(request.id, request.metadata))
+        # Inside: the services' task group would wrap the error.
+        try:
+            return await _run_command(request, None)
+        except ValidationError as error:
+            return Failed(message=str(error), data=error)
+
+
+async def _present(services: Services, name: str, tags: Sequence[str]) -> None:
+    """Gives a run that a form or a schedule started the name and tags that an engine gives."""
+    flow_run = _flow_run()
+    if not _MADE_UP_NAME.fullmatch(flow_run.name):
+        name = flow_run.name
+    if name == flow_run.name and set(tags) <= set(flow_run.tags):
+        return
+    both = list(dict.fromkeys([*flow_run.tags, *tags]))
+    await until_delivered(
+        partial(services.client.update_flow_run, flow_run.id, name=name, tags=both)
+    )
 
 
 async def _run_plan(
@@ -97,7 +134,7 @@ async def _run_plan(
         started = datetime.now(UTC)
         run = await _prepare(graph, services, env_from=plan.env_from)
         progress = PlanProgress(services.client, run.flow_run_id, run.results, len(graph))
-        with sigterm.cancels(run.control):
+        with _under_control(run.control, services):
             async with progress.shown():
                 await run.run()
             table = results_table(plan, run.flow_run_id, run.in_order(), services.config)
@@ -110,7 +147,8 @@ async def _run_plan(
             total_duration=datetime.now(UTC) - started,
             cancelled=run.control.cancelled,
         )
-    return plan_state_of(result)
+        run.final_state = plan_state_of(result)
+    return run.final_state
 
 
 async def _run_command(request: ExecutionRequest, config: ExecutionConfig | None) -> State[Any]:
@@ -119,11 +157,24 @@ async def _run_command(request: ExecutionRequest, config: ExecutionConfig | None
         graph: nx.DiGraph[int] = nx.DiGraph(stop_on_failure=False)
         graph.add_node(0, request=request)
         run = await _prepare(graph, services, single=True)
-        with sigterm.cancels(run.control):
+        with _under_control(run.control, services):
             await run.run()
             await services.publisher.flush(run.flow_run_id)
         (result,) = run.in_order(with_output=_is_awaited(_flow_run()))
-    return command_state_of(result, request)
+        run.final_state = command_state_of(result, request)
+    return run.final_state
+
+
+@contextmanager
+def _under_control(control: RunControl, services: Services) -> Generator[None]:
+    """Lets SIGTERM cancel the run, and its process be missed, unless an engine sees to that."""
+    flow_run = _flow_run()
+    if flow_run.id in services.driven:
+        yield
+        return
+    alive = shows_that_it_lives(flow_run.id, flow_run.run_count, services.config)
+    with alive, sigterm.cancels(control):
+        yield
 
 
 async def _prepare(
@@ -139,16 +190,22 @@ async def _prepare(
         flow_run.id,
         services,
         attempt=max(flow_run.run_count, 1),
-        earlier=await _earlier_results(flow_run, services),
+        earlier=await _earlier_results(graph, services),
         single=single,
         env_from=env_from,
     )
 
 
-async def _earlier_results(flow_run: FlowRun, services: Services) -> dict[int, ExecutionResult]:
+async def _earlier_results(
+    graph: nx.DiGraph[int], services: Services
+) -> dict[int, ExecutionResult]:
+    flow_run = _flow_run()
     if flow_run.run_count <= 1:
         return {}
-    return await read_results(services.client, flow_run.id)
+    requests = [graph.nodes[index]["request"] for index in range(len(graph))]
+    results = await read_results(services.client, flow_run.id)
+    completed = await completed_without_record(services.client, flow_run, requests, results)
+    return results | completed
 
 
 def _flow_run() -> FlowRun:

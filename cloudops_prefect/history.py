@@ -34,16 +34,16 @@ from cloudops_prefect.naming import FLOW_NAMES, RUN_PLAN, id_tag
 from cloudops_prefect.plan_run import task_run_id
 from cloudops_prefect.records import read_results
 from cloudops_prefect.states import status_of
+from cloudops_prefect.unrecorded import unrecorded_results
 
 if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
     from prefect.client.orchestration import PrefectClient
-    from prefect.client.schemas.objects import FlowRun, State
+    from prefect.client.schemas.objects import FlowRun
 
 PAGE = 200
-NEVER_RAN = "not run: the plan had ended"
 _FLOWS = FlowFilter(name=FlowFilterName(any_=[*FLOW_NAMES]))
 _TYPES = {
     ExecutionStatus.PENDING: [StateType.SCHEDULED, StateType.PENDING, StateType.PAUSED],
@@ -159,6 +159,8 @@ async def read_status(client: PrefectClient, execution: Execution) -> ExecutionS
     results = await read_results(client, execution.flow_run.id)
     if (result := results.get(execution.index)) is not None:
         return result.status
+    if status_of(execution.flow_run.state).is_final:
+        return (await _unrecorded(client, execution, execution.index)).status
     try:
         return status_of((await client.read_task_run(execution.id)).state)
     except ObjectNotFound:
@@ -180,7 +182,15 @@ async def read_result(client: PrefectClient, execution: Execution) -> ExecutionR
         return result
     if not status.is_final:
         raise ExecutionNotCompletedError(execution.id, status)
+    if execution.index is not None:
+        return await _unrecorded(client, execution, execution.index)
     return _without_record(execution, status)
+
+
+async def _unrecorded(client: PrefectClient, execution: Execution, index: int) -> ExecutionResult:
+    plan = execution.plan
+    assert plan is not None  # noqa: S101 (what has an index is a plan's)
+    return (await unrecorded_results(client, execution.flow_run, plan.commands, [index]))[index]
 
 
 async def read_plan_result(client: PrefectClient, execution: Execution) -> PlanExecutionResult:
@@ -197,18 +207,15 @@ async def read_plan_result(client: PrefectClient, execution: Execution) -> PlanE
     status = status_of(flow_run.state)
     if not status.is_final:
         raise ExecutionNotCompletedError(execution.id, status)
-    known = await read_results(client, flow_run.id)
-    results = [
-        known.get(index)
-        or ExecutionResult.not_run(
-            request, task_run_id(flow_run.id, flow_run.run_count, index), NEVER_RAN
-        )
-        for index, request in enumerate(plan.commands)
-    ]
+    indices = range(len(plan.commands))
+    results = await read_results(client, flow_run.id)
+    results |= await unrecorded_results(
+        client, flow_run, plan.commands, [index for index in indices if index not in results]
+    )
     return PlanExecutionResult.of(
         plan,
         flow_run.id,
-        results,
+        [results[index] for index in indices],
         total_duration=flow_run.total_run_time,
         cancelled=status is ExecutionStatus.CANCELLED,
     )
@@ -269,7 +276,6 @@ def _without_record(execution: Execution, status: ExecutionStatus) -> ExecutionR
     """Tells what the state alone can tell: the run was ended before it could leave a result."""
     flow_run = execution.flow_run
     request = execution.request
-    state: State[Any] | None = flow_run.state
     return ExecutionResult(
         id=execution.id if request is None else request.id,
         execution_id=execution.id,
@@ -277,5 +283,7 @@ def _without_record(execution: Execution, status: ExecutionStatus) -> ExecutionR
         started_at=_started_at(flow_run),
         completed_at=flow_run.end_time,
         duration=flow_run.total_run_time,
-        error=None if state is None else state.message,
+        error=error_of_state(flow_run.state),
+        stdout_truncated=bool(flow_run.run_count),
+        stderr_truncated=bool(flow_run.run_count),
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -19,19 +21,24 @@ from prefect.exceptions import ObjectNotFound
 from prefect.flow_engine import run_flow_async
 from prefect.states import Cancelled, Cancelling, Crashed, Pending
 
-from cloudops_prefect.errors import ExecutionNotRunningError
+from cloudops_prefect.api_errors import api_complaint
+from cloudops_prefect.crashes import shows_that_it_lives
+from cloudops_prefect.errors import ExecutionCancelledError, ExecutionNotRunningError
 from cloudops_prefect.flows import compile_command, compile_plan
 from cloudops_prefect.history import PAGE, read_status
 from cloudops_prefect.models import ExecutionPlan, ExecutionRequest
 from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, plan_run_name, tags_of
+from cloudops_prefect.publishing import until_delivered
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
     from uuid import UUID
 
     from prefect import Flow
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun
 
+    from cloudops_prefect.control import RunControl
     from cloudops_prefect.history import Execution
     from cloudops_prefect.services import Services
 
@@ -95,37 +102,70 @@ async def reopen_run(services: Services, flow_run_id: UUID) -> FlowRun:
 
 async def drive(services: Services, work: Work, flow_run: FlowRun) -> None:
     """Runs what was created, to its end."""
+    services.driven.add(flow_run.id)
     control = services.control(flow_run.id)
     try:
-        if isinstance(work.item, ExecutionPlan):
-            await _run(services, work, flow_run)
-            return
-        with control.waiting():
-            await services.slots.acquire_on_behalf_of(flow_run.id)
-        if control.cancelled:
-            if flow_run.id in services.slots.statistics().borrowers:
-                services.slots.release_on_behalf_of(flow_run.id)
-            cancelled = Cancelled(message="Execution cancelled")
-            await services.client.set_flow_run_state(flow_run.id, cancelled, force=True)
-            return
-        try:
-            await _run(services, work, flow_run)
-        finally:
-            services.slots.release_on_behalf_of(flow_run.id)
-    except Exception as error:
-        logger.exception("Run %s could not be brought to its end", flow_run.id)
-        crashed = Crashed(message=f"The run could not be brought to its end: {error!r}")
-        await services.client.set_flow_run_state(flow_run.id, crashed, force=True)
+        with shows_that_it_lives(flow_run.id, flow_run.run_count + 1, services.config):
+            await _run_to_its_end(services, work, flow_run, control)
     finally:
+        services.driven.discard(flow_run.id)
         services.controls.pop(flow_run.id, None)
         if (run := services.runs.pop(flow_run.id, None)) is not None:
             services.unrecorded.update(run.task_run_ids)
 
 
-async def _run(services: Services, work: Work, flow_run: FlowRun) -> None:
-    await run_flow_async(
-        work.compiled(services), flow_run=flow_run, parameters={}, return_type="state"
+async def _run_to_its_end(
+    services: Services, work: Work, flow_run: FlowRun, control: RunControl
+) -> None:
+    try:
+        async with _slot(services, work, flow_run.id, control):
+            if not control.cancelled:
+                await _run(services, work, flow_run)
+                return
+            final = Cancelled(message=str(ExecutionCancelledError()))
+    except Exception as error:
+        run = services.runs.get(flow_run.id)
+        if run is None or run.final_state is None:
+            logger.exception("Run %s could not be brought to its end", flow_run.id)
+            final = Crashed(message=f"the run could not be brought to its end: {error!r}")
+        else:
+            final = run.final_state
+    await until_delivered(
+        partial(services.client.set_flow_run_state, flow_run.id, final, force=True)
     )
+
+
+@asynccontextmanager
+async def _slot(
+    services: Services, work: Work, flow_run_id: UUID, control: RunControl
+) -> AsyncGenerator[None]:
+    """Lets a single command wait for its turn; each command of a plan does so by itself."""
+    if isinstance(work.item, ExecutionPlan):
+        yield
+        return
+    with control.waiting():
+        await services.slots.acquire_on_behalf_of(flow_run_id)
+    try:
+        yield
+    finally:
+        if flow_run_id in services.slots.statistics().borrowers:
+            services.slots.release_on_behalf_of(flow_run_id)
+
+
+async def _run(services: Services, work: Work, flow_run: FlowRun) -> None:
+    for delay in chain((0.5, 1, 2, 5), repeat(10)):
+        try:
+            await run_flow_async(
+                work.compiled(services), flow_run=flow_run, parameters={}, return_type="state"
+            )
+        except Exception as error:
+            begun = flow_run.id in services.runs
+            if begun or api_complaint(error) is None or services.control(flow_run.id).cancelled:
+                raise
+            logger.debug("The API doesn't answer, trying again in %s s: %s", delay, error)
+            await anyio.sleep(delay)
+        else:
+            return
 
 
 async def cancel_here(services: Services, flow_run_id: UUID, task_run_id: UUID | None) -> bool:

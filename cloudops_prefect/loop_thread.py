@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from anyio.from_thread import BlockingPortal
 
+from cloudops_prefect.crashes import tell_crashes
 from cloudops_prefect.services import Services, open_services, using
 
 if TYPE_CHECKING:
@@ -22,7 +23,10 @@ T = TypeVar("T")
 
 
 class LoopThread:
-    """Runs coroutines with the services open; the thread ends with `stop` or with the process."""
+    """Runs coroutines with the services open; the thread ends with `stop` or with the process.
+
+    It begins with the runs that dead processes of this machine have left.
+    """
 
     def __init__(self, config: ExecutionConfig) -> None:
         self._config = config
@@ -35,6 +39,11 @@ class LoopThread:
             daemon=True,
         )
         self._thread.start()
+
+    @property
+    def failed(self) -> bool:
+        """Whether it could not begin."""
+        return self._ready.done() and self._ready.exception() is not None
 
     async def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Runs `function` in the thread, with the services as its first argument."""
@@ -68,6 +77,11 @@ class LoopThread:
 
     async def _main(self) -> None:
         async with open_services(self._config) as services, BlockingPortal() as portal:
+            try:
+                await tell_crashes(services.client, self._config)
+            except Exception as error:  # noqa: BLE001 (whoever calls gets it)
+                self._ready.set_exception(error)
+                return
             self._ready.set_result((portal, services))
             await portal.sleep_until_stopped()
 

@@ -46,6 +46,7 @@ class PlanRun:
         results: How each command ended, by its index, without its output.
         executions: The commands that have been started.
         control: What cancels the run.
+        final_state: The state in which the flow run ends, once everything has ended.
     """
 
     def __init__(  # noqa: PLR0913
@@ -63,6 +64,7 @@ class PlanRun:
         self.control = services.control(flow_run_id)
         services.runs[flow_run_id] = self
         self.results: dict[int, ExecutionResult] = {}
+        self.final_state: State[Any] | None = None
         self._graph = graph
         self._services = services
         self._attempt = attempt

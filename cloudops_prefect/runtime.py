@@ -54,7 +54,7 @@ class Runtime:
         Raises:
             ExecutionIOError: if the API does not answer, or does not as it should.
         """
-        if self._thread is None:
+        if self._thread is None or self._thread.failed:
             self._thread = LoopThread(self._config)
         try:
             return await self._thread.call(function, *args)
@@ -63,7 +63,7 @@ class Runtime:
                 raise
             raise ExecutionIOError(complaint) from error
 
-    def drive(self, work: Work, flow_run: FlowRun) -> None:
+    async def drive(self, work: Work, flow_run: FlowRun) -> None:
         """Begins to run what was created, after a first `ask`."""
         assert self._thread is not None, "the run was created in it"  # noqa: S101
         self.newest[work.item.id] = flow_run.id
@@ -75,6 +75,8 @@ class Runtime:
             self._keeper = asyncio.create_task(self._keep())
             # A loop may end without a word to its tasks.
             atexit.register(self._stop_at_exit)
+            # A task that is cancelled before its first step never comes to its `finally`.
+            await asyncio.sleep(0)
 
     def deliver(self, events: AsyncGenerator[ExecutionEvent, None], handler: EventHandler) -> None:
         """Begins to tell `handler` the events."""
@@ -109,7 +111,7 @@ class Runtime:
         os.kill(os.getpid(), signal.SIGTERM)
 
     async def _stop(self) -> None:
-        if self._thread is None:
+        if self._thread is None or self._thread.failed:
             return
         atexit.unregister(self._stop_at_exit)
         running = dict(self._running)

@@ -30,6 +30,7 @@ class Services:
 
     Attributes:
         controls: What stops each run that has not ended.
+        driven: The runs that an engine of this process runs.
         runs: What has been started, by the id of its flow run.
         unrecorded: Task runs that have ended, which the API may not know yet.
         slots: One token for each command that may run; waiting is first come, first served.
@@ -42,6 +43,7 @@ class Services:
     busy: anyio.Event = field(default_factory=anyio.Event)
     controls: dict[UUID, RunControl] = field(default_factory=dict)
     runs: dict[UUID, PlanRun] = field(default_factory=dict)
+    driven: set[UUID] = field(default_factory=set)
     unrecorded: set[UUID] = field(default_factory=set)
 
     def control(self, flow_run_id: UUID) -> RunControl:

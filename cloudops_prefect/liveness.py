@@ -1,0 +1,113 @@
+"""Which runs of this machine are alive: each holds the lock of a file as long as its process lives.
+
+The kernel lets go of a lock when its process dies, however it dies; a pid may be used again.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from cloudops_prefect.errors import ExecutionIOError
+from cloudops_prefect.logfiles import (
+    is_still_there,
+    open_directory,
+    open_locked,
+    open_private,
+    try_lock,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
+    from pathlib import Path
+
+SUFFIX = ".alive"
+_MAX_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Sign:
+    """What a run's process leaves on its machine while it lives.
+
+    Attributes:
+        attempt: Which attempt at the run it is; a later one may go on somewhere else.
+        api_url: The Prefect API that knows the run.
+    """
+
+    flow_run_id: UUID
+    attempt: int
+    api_url: str
+
+
+@contextmanager
+def sign_of_life(directory: Path, sign: Sign) -> Generator[None]:
+    """Leaves the sign in the directory while this process is inside; without effect if it can't."""
+    path = directory / f"{sign.flow_run_id}{SUFFIX}"
+    try:
+        directory_fd = open_directory(directory)
+    except ExecutionIOError:
+        yield
+        return
+    try:
+        with _locked(directory_fd, path) as fd:
+            os.ftruncate(fd, 0)
+            os.write(fd, f"{sign.attempt} {sign.api_url}".encode())
+            yield
+            os.unlink(path.name, dir_fd=directory_fd)
+    finally:
+        os.close(directory_fd)
+
+
+def signs_of_the_dead(directory: Path, api_url: str) -> Iterator[Sign]:
+    """Yields the signs that dead processes have left, and removes each when the next is asked for.
+
+    What somebody else looks at meanwhile is left to them.
+    """
+    paths = sorted(directory.glob(f"*{SUFFIX}"))
+    if not paths:
+        return
+    directory_fd = open_directory(directory)
+    try:
+        for path in paths:
+            if (fd := _lock_of_the_dead(directory_fd, path)) is None:
+                continue
+            try:
+                sign = _read(fd, path)
+                if sign is not None and sign.api_url != api_url:
+                    continue
+                if sign is not None:
+                    yield sign
+                os.unlink(path.name, dir_fd=directory_fd)
+            finally:
+                os.close(fd)
+    finally:
+        os.close(directory_fd)
+
+
+@contextmanager
+def _locked(directory_fd: int, path: Path) -> Generator[int]:
+    fd = open_locked(directory_fd, path)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _lock_of_the_dead(directory_fd: int, path: Path) -> int | None:
+    fd = open_private(directory_fd, path)
+    # Between the look into the directory and here its run may have ended properly.
+    if try_lock(fd) and is_still_there(fd, directory_fd, path.name):
+        return fd
+    os.close(fd)
+    return None
+
+
+def _read(fd: int, path: Path) -> Sign | None:
+    attempt, _, api_url = os.pread(fd, _MAX_BYTES, 0).decode(errors="replace").partition(" ")
+    try:
+        return Sign(UUID(path.stem), int(attempt), api_url)
+    except ValueError:
+        return None
