@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: install demo test constraints clean
+.PHONY: install demo test soak constraints clean
 
 install: $(INSTALLED)
 
@@ -28,6 +28,10 @@ test: install
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
+
+# What make test prints 200 MB for, with a gigabyte.
+soak: install
+	CLOUDOPS_SOAK=1 $(BIN)/python -m pytest tests/test_memory.py
 
 # Plain name==version lines and no lock file: where a package comes from is each machine's own setting.
 constraints:

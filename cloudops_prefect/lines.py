@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MAX_LINE_BYTES = 65_536
 
+# Lines of text take ten times the bytes that they are made of, and each follower holds a batch.
+_READ_BYTES = 65_536
 _SHORTEST_POLL = 0.01
 _LONGEST_POLL = 0.05
 _POLL_WITH_BELL = 1.0
@@ -269,7 +271,7 @@ async def _follow(
     while True:
         event = listener.listen()
         before = reader.position
-        chunks = reader.read()
+        chunks = reader.read(_READ_BYTES)
         if reader.position != before:
             yield chunks
             listener.heard()

@@ -6,14 +6,15 @@ import os
 import stat
 import time
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 from cloudops_prefect.errors import ExecutionIOError
 from cloudops_prefect.logfiles import try_lock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Container, Generator, Iterator
     from datetime import timedelta
     from pathlib import Path
 
@@ -22,37 +23,78 @@ _LOG_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _UUID_LENGTH = 36
 
 
-def prune(log_dir: Path, older_than: timedelta, *, keep: Callable[[UUID], bool]) -> list[Path]:
+class Pruned(NamedTuple):
+    """What `prune` has removed."""
+
+    executions: list[UUID]
+    """Whose logs, in the order of their ids."""
+    size: int
+    """How many bytes were in them."""
+
+
+def old_executions(log_dir: Path, older_than: timedelta) -> list[UUID]:
+    """Return the executions whose logs `prune` would remove, but for those being written.
+
+    So that their statuses can be asked for all at once, before any log is gone.
+
+    Raises:
+        ExecutionIOError: The directory can't be read.
+    """
+    with _opened(log_dir) as directory:
+        before_ns = _moment(older_than)
+        return [one for one, _ in _old_files(directory, before_ns)]
+
+
+def prune(log_dir: Path, older_than: timedelta, *, keep: Container[UUID] = ()) -> Pruned:
     """Remove the logs that nothing was written to for a time; never one that is being written.
 
     Args:
         log_dir: The directory of the log files; it may be missing.
         older_than: How old the newest of an execution's files must be.
-        keep: Called with the id of each execution that is old enough: whether to leave it alone.
-
-    Returns:
-        The files that were removed, in the order of their names.
+        keep: Executions whose logs stay, however old they are.
 
     Raises:
         ExecutionIOError: The directory can't be read, or a file in it can't be removed.
     """
+    pruned, size = [], 0
+    with _opened(log_dir) as directory:
+        before_ns = _moment(older_than)
+        for execution_id, names in _old_files(directory, before_ns):
+            if execution_id in keep:
+                continue
+            removed = _remove_unless_open(directory, execution_id, names, before_ns)
+            if removed is not None:
+                pruned.append(execution_id)
+                size += removed
+    return Pruned(pruned, size)
+
+
+@contextmanager
+def _opened(log_dir: Path) -> Generator[int | None]:
     try:
         directory = os.open(log_dir, _DIRECTORY_FLAGS)
     except FileNotFoundError:
-        return []
+        yield None
+        return
     except OSError as error:
         raise ExecutionIOError(f"log directory {log_dir}: {error.strerror}") from error
     try:
-        before_ns = time.time_ns() - int(older_than.total_seconds() * 1e9)
-        removed: list[str] = []
-        for execution_id, names in sorted(_files_by_execution(directory).items()):
-            if _is_older(directory, names, before_ns) and not keep(execution_id):
-                removed += _remove_unless_open(directory, execution_id, names, before_ns)
+        yield directory
     except OSError as error:
         raise ExecutionIOError(f"can't prune {log_dir}: {error.strerror}") from error
     finally:
         os.close(directory)
-    return [log_dir / name for name in removed]
+
+
+def _moment(ago: timedelta) -> int:
+    return time.time_ns() - int(ago.total_seconds() * 1e9)
+
+
+def _old_files(directory: int | None, before_ns: int) -> Iterator[tuple[UUID, list[str]]]:
+    if directory is not None:
+        for execution_id, names in sorted(_files_by_execution(directory).items()):
+            if _is_older(directory, names, before_ns):
+                yield execution_id, names
 
 
 def _files_by_execution(directory: int) -> dict[UUID, list[str]]:
@@ -81,15 +123,18 @@ def _is_older(directory: int, names: list[str], before_ns: int) -> bool:
 
 def _remove_unless_open(
     directory: int, execution_id: UUID, names: list[str], before_ns: int
-) -> list[str]:
+) -> int | None:
+    """Return how many bytes were removed, None if nothing was as somebody writes the log."""
     log = _open_log(directory, execution_id)
     try:
         # Looked at again with the lock held, because the execution may just have been started anew.
         if log is not None and not (try_lock(log) and _is_older(directory, names, before_ns)):
-            return []
+            return None
+        size = 0
         for name in names:
+            size += os.stat(name, dir_fd=directory, follow_symlinks=False).st_size
             os.unlink(name, dir_fd=directory)
-        return names
+        return size
     finally:
         if log is not None:
             os.close(log)

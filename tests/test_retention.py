@@ -1,15 +1,16 @@
 import os
 import time
 from datetime import timedelta
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
 from cloudops_prefect.errors import ExecutionIOError
 from cloudops_prefect.output import OutputLog
-from cloudops_prefect.retention import prune
+from cloudops_prefect.retention import Pruned, old_executions, prune
 
 MONTH = timedelta(days=30)
+NOTHING = Pruned([], 0)
 
 
 def opened(path):
@@ -36,10 +37,6 @@ def old_log(log_dir):
     return path
 
 
-def nothing_to_keep(_):
-    return False
-
-
 def test_old_logs_go_and_everything_else_stays(log_dir, old_log):
     young = log_dir / f"{uuid4()}.log"
     opened(young).close()
@@ -48,54 +45,53 @@ def test_old_logs_go_and_everything_else_stays(log_dir, old_log):
     for path in (other, *foreign):
         path.write_text("")
         make_old(path)
-    removed = prune(log_dir, MONTH, keep=nothing_to_keep)
-    assert removed == sorted([old_log, old_log.with_suffix(".idx"), other])
+    assert old_executions(log_dir, MONTH) == [UUID(old_log.stem)]
+    size = old_log.stat().st_size + old_log.with_suffix(".idx").stat().st_size
+    assert prune(log_dir, MONTH) == ([UUID(old_log.stem)], size)
     assert sorted(log_dir.iterdir()) == sorted([young, young.with_suffix(".idx"), *foreign])
 
 
-def test_what_is_to_be_kept_is_kept_and_only_the_old_is_asked_about(log_dir, old_log):
-    opened(log_dir / f"{uuid4()}.log").close()
-    asked = []
-
-    def keep(execution_id):
-        asked.append(execution_id)
-        return True
-
-    assert prune(log_dir, MONTH, keep=keep) == []
-    assert [str(execution_id) for execution_id in asked] == [old_log.stem]
-    assert old_log.exists()
+def test_what_is_to_be_kept_is_kept(log_dir, old_log):
+    other = log_dir / f"{uuid4()}.log"
+    opened(other).close()
+    make_old(other, other.with_suffix(".idx"))
+    pruned = prune(log_dir, MONTH, keep={UUID(old_log.stem)})
+    assert pruned.executions == [UUID(other.stem)]
+    assert sorted(log_dir.iterdir()) == sorted([old_log, old_log.with_suffix(".idx")])
 
 
 def test_the_newest_of_the_files_counts(log_dir, old_log):
     other = old_log.with_suffix(".result.json")
     other.write_text("")
-    assert prune(log_dir, MONTH, keep=nothing_to_keep) == []
+    assert prune(log_dir, MONTH) == NOTHING
     make_old(other, days=29)
-    assert prune(log_dir, MONTH, keep=nothing_to_keep) == []
+    assert prune(log_dir, MONTH) == NOTHING
 
 
 def test_the_log_of_a_command_that_printed_nothing_for_a_month_stays(log_dir, old_log):
     with opened(old_log) as log:
         make_old(old_log, old_log.with_suffix(".idx"))
-        assert prune(log_dir, MONTH, keep=nothing_to_keep) == []
+        assert prune(log_dir, MONTH) == NOTHING
         log.write("stdout", b"still here")
     make_old(old_log, old_log.with_suffix(".idx"))
-    assert len(prune(log_dir, MONTH, keep=nothing_to_keep)) == 2
+    assert prune(log_dir, MONTH).executions == [UUID(old_log.stem)]
 
 
 def test_a_log_that_is_started_anew_while_its_age_is_looked_at_stays(log_dir, old_log):
-    def starts_anew(_):
-        opened(old_log).close()
-        return False
+    class StartsAnew:
+        def __contains__(self, _):
+            opened(old_log).close()
+            return False
 
     old_log.with_suffix(".idx").unlink()
-    assert prune(log_dir, MONTH, keep=starts_anew) == []
+    assert prune(log_dir, MONTH, keep=StartsAnew()) == NOTHING
     assert old_log.exists()
 
 
 def test_an_index_without_its_log_goes_too(log_dir, old_log):
     old_log.unlink()
-    assert prune(log_dir, MONTH, keep=nothing_to_keep) == [old_log.with_suffix(".idx")]
+    assert prune(log_dir, MONTH).executions == [UUID(old_log.stem)]
+    assert not any(log_dir.iterdir())
 
 
 def test_links_and_directories_are_left_alone(log_dir, old_log, tmp_path):
@@ -104,12 +100,13 @@ def test_links_and_directories_are_left_alone(log_dir, old_log, tmp_path):
     old_log.unlink()
     old_log.symlink_to(precious)
     (log_dir / f"{uuid4()}.log").mkdir()
-    assert prune(log_dir, timedelta(0), keep=nothing_to_keep) == []
+    assert prune(log_dir, timedelta(0)) == NOTHING
     assert precious.read_text() == "content"
 
 
 def test_a_directory_that_is_missing_has_nothing_to_remove(tmp_path):
-    assert prune(tmp_path / "none", MONTH, keep=nothing_to_keep) == []
+    assert prune(tmp_path / "none", MONTH) == NOTHING
+    assert old_executions(tmp_path / "none", MONTH) == []
     (tmp_path / "file").write_text("")
     with pytest.raises(ExecutionIOError, match="Not a directory"):
-        prune(tmp_path / "file", MONTH, keep=nothing_to_keep)
+        prune(tmp_path / "file", MONTH)
