@@ -41,8 +41,9 @@ def old_executions(log_dir: Path, older_than: timedelta) -> list[UUID]:
         ExecutionIOError: The directory can't be read.
     """
     with _opened(log_dir) as directory:
-        before_ns = _moment(older_than)
-        return [one for one, _ in _old_files(directory, before_ns)]
+        if directory is None:
+            return []
+        return [one for one, _ in _old_files(directory, _moment(older_than))]
 
 
 def prune(log_dir: Path, older_than: timedelta, *, keep: Container[UUID] = ()) -> Pruned:
@@ -56,8 +57,11 @@ def prune(log_dir: Path, older_than: timedelta, *, keep: Container[UUID] = ()) -
     Raises:
         ExecutionIOError: The directory can't be read, or a file in it can't be removed.
     """
-    pruned, size = [], 0
+    pruned: list[UUID] = []
+    size = 0
     with _opened(log_dir) as directory:
+        if directory is None:
+            return Pruned([], 0)
         before_ns = _moment(older_than)
         for execution_id, names in _old_files(directory, before_ns):
             if execution_id in keep:
@@ -90,11 +94,10 @@ def _moment(ago: timedelta) -> int:
     return time.time_ns() - int(ago.total_seconds() * 1e9)
 
 
-def _old_files(directory: int | None, before_ns: int) -> Iterator[tuple[UUID, list[str]]]:
-    if directory is not None:
-        for execution_id, names in sorted(_files_by_execution(directory).items()):
-            if _is_older(directory, names, before_ns):
-                yield execution_id, names
+def _old_files(directory: int, before_ns: int) -> Iterator[tuple[UUID, list[str]]]:
+    for execution_id, names in sorted(_files_by_execution(directory).items()):
+        if _is_older(directory, names, before_ns):
+            yield execution_id, names
 
 
 def _files_by_execution(directory: int) -> dict[UUID, list[str]]:
