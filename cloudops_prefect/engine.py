@@ -248,7 +248,7 @@ class ExecutionEngine:
         runtime.newest[work.item.id] = flow_run.id
         if runtime.is_running(flow_run.id) or flow_run.state_type is not StateType.PENDING:
             return flow_run.id
-        self._drive(work, flow_run)
+        await self._drive(work, flow_run)
         return flow_run.id
 
     async def resume(self, execution_id: UUID | str) -> UUID:
@@ -265,11 +265,11 @@ class ExecutionEngine:
         item = execution.plan or execution.request
         assert item is not None  # noqa: S101 (each run of ours has one)
         flow_run = await self._ask(local_runs.reopen_run, execution.flow_run.id)
-        self._drive(local_runs.Work(item), flow_run)
+        await self._drive(local_runs.Work(item), flow_run)
         return flow_run.id
 
-    def _drive(self, work: Work, flow_run: FlowRun) -> None:
-        self._runtime.drive(work, flow_run)
+    async def _drive(self, work: Work, flow_run: FlowRun) -> None:
+        await self._runtime.drive(work, flow_run)
         if self._handlers:
             handler = FanOutHandler(list(self._handlers))
             self._runtime.deliver(self.stream(flow_run.id), handler)

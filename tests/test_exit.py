@@ -1,0 +1,83 @@
+"""Nothing is lost at exit: once an engine is closed, the API knows how everything ended."""
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from engines import PROGRAMS, shell
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import TaskRunFilter, TaskRunFilterFlowRunId
+
+from cloudops_prefect import DependencyGraphStrategy, ExecutionEngine, ExecutionPlan
+
+pytestmark = pytest.mark.server
+TIMES = 20
+PLAN = ExecutionPlan(
+    strategy=DependencyGraphStrategy(dependencies={1: [0], 3: [2]}),
+    commands=[shell(one) for one in ("echo a", "echo b", "exit 3", "echo never", "echo c")],
+)
+ENDED = {"COMPLETED": 3, "FAILED": 1, "CANCELLED": 1}
+
+
+@pytest.mark.anyio
+async def test_the_api_knows_every_end_as_soon_as_an_engine_is_closed(api, config):
+    for _ in range(TIMES):
+        async with ExecutionEngine(config) as engine:
+            execution_id = await engine.execute_plan(PLAN)
+            await engine.wait(execution_id, timeout=60)
+        assert await task_run_states(execution_id) == ENDED
+
+
+@pytest.mark.anyio
+async def test_the_api_knows_every_end_of_what_an_engine_cancelled_when_it_was_closed(api, config):
+    plan = ExecutionPlan(commands=[shell("sleep 60"), shell("echo never")])
+    async with ExecutionEngine(config) as engine:
+        execution_id = await engine.execute_plan(plan)
+    assert await task_run_states(execution_id) == {"CANCELLED": 2}
+
+
+def test_the_end_of_the_event_loop_cancels_what_has_just_been_started(api, config):
+    plan = ExecutionPlan(commands=[shell("sleep 60"), shell("echo never")])
+    execution_id = asyncio.run(start(config, plan))
+    assert asyncio.run(task_run_states(execution_id)) == {"CANCELLED": 2}
+
+
+async def start(config, plan: ExecutionPlan):
+    return await ExecutionEngine(config).execute_plan(plan)
+
+
+async def task_run_states(flow_run_id) -> dict[str, int]:
+    wanted = TaskRunFilter(flow_run_id=TaskRunFilterFlowRunId(any_=[flow_run_id]))
+    async with get_client() as client:
+        types = [
+            run.state_type.value for run in await client.read_task_runs(task_run_filter=wanted)
+        ]
+    return {one: types.count(one) for one in types}
+
+
+def test_the_ephemeral_server_has_every_end_when_the_process_has_ended(tmp_path):
+    others = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "CLOUDOPS_"))}
+    env = others | {
+        "PREFECT_HOME": str(tmp_path),
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "CLOUDOPS_LOG_DIR": str(tmp_path / "logs"),
+    }
+    argv = [sys.executable, str(PROGRAMS / "opens_and_closes.py"), "3"]
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) == 3
+    assert recorded_states(tmp_path / "prefect.db") == {k: 3 * n for k, n in ENDED.items()}
+
+
+def recorded_states(database: Path) -> dict[str, int]:
+    connection = sqlite3.connect(database)
+    try:
+        query = "select state_type, count(*) from task_run group by state_type"
+        return dict(connection.execute(query).fetchall())
+    finally:
+        connection.close()
