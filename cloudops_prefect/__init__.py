@@ -17,7 +17,13 @@ if sys.platform == "win32":
     )
 
 if TYPE_CHECKING:
+    from cloudops_prefect.blocks import (
+        CommandEnvironment,
+        ExecutionConfigBlock,
+        ExecutionPlanBlock,
+    )
     from cloudops_prefect.config import ExecutionConfig
+    from cloudops_prefect.deployments import deploy_plan
     from cloudops_prefect.engine import ExecutionEngine
     from cloudops_prefect.errors import (
         CommandFailedError,
@@ -123,6 +129,10 @@ __all__ = [
     "load_request",
     "json_schema",
     "plan_graph",
+    "deploy_plan",
+    "CommandEnvironment",
+    "ExecutionConfigBlock",
+    "ExecutionPlanBlock",
     "ExecutionError",
     "ValidationError",
     "InvalidCommandError",
@@ -144,7 +154,9 @@ __all__ = [
 ]
 
 _NAMES_BY_MODULE = {
+    "blocks": "CommandEnvironment ExecutionConfigBlock ExecutionPlanBlock",
     "config": "ExecutionConfig",
+    "deployments": "deploy_plan",
     "engine": "ExecutionEngine",
     "events": "ConsoleHandler EventHandler FanOutHandler JsonLinesHandler NotificationHandler",
     "flows": "compile_plan run_command run_plan",

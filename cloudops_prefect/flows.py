@@ -19,7 +19,7 @@ from cloudops_prefect.crashes import shows_that_it_lives
 from cloudops_prefect.errors import ValidationError
 from cloudops_prefect.graph import plan_graph
 from cloudops_prefect.models import ExecutionPlan, ExecutionRequest, PlanExecutionResult
-from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, plan_run_name, tags_of
+from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, plan_run_name, shown_name, tags_of
 from cloudops_prefect.parameters import plan_of, request_of
 from cloudops_prefect.plan_run import PlanRun
 from cloudops_prefect.publishing import until_delivered
@@ -105,7 +105,7 @@ async def run_command(request: ExecutionRequest) -> Any:
     """
     request = request_of(_flow_run()) or request
     async with current_services() as services:
-        await _present(services, request.display_name, tags_of(request.id, request.metadata))
+        await _present(services, shown_name(request), tags_of(request.id, request.metadata))
         # Inside: the services' task group would wrap the error.
         try:
             return await _run_command(request, None)

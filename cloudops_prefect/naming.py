@@ -61,9 +61,14 @@ def id_tag(own_id: UUID) -> str:
 
 def tags_of(own_id: UUID, metadata: ExecutionMetadata) -> list[str]:
     """Returns the tags of a run: its metadata, and the id of the request or plan."""
+    return [*metadata_tags(metadata), id_tag(own_id)]
+
+
+def metadata_tags(metadata: ExecutionMetadata) -> list[str]:
+    """Returns the tags that say where a request or plan comes from."""
     tags = [f"{key}:{value}" if value else key for key, value in metadata.tags.items()]
     if metadata.source:
         tags.append(f"source:{metadata.source}")
     if metadata.conversation_id:
         tags.append(f"conversation:{metadata.conversation_id}")
-    return [*tags, id_tag(own_id)]
+    return tags

@@ -199,6 +199,70 @@ def resume(id_: Id, /, *, json: Json = False, quiet: Quiet = False) -> int:
 
 
 @app.command
+def deploy(  # noqa: PLR0913
+    plan: Path,
+    /,
+    *,
+    name: str,
+    work_pool: str,
+    cron: str | None = None,
+    interval: str | None = None,
+    rrule: str | None = None,
+    timezone: str | None = None,
+    concurrency_limit: int | None = None,
+    paused: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+) -> int:
+    """Make a plan a deployment, which runs on schedule, from the UI and by name.
+
+    The same name again changes the deployment; what is not given then is taken back.
+
+    Parameters
+    ----------
+    plan
+        A YAML or JSON file.
+    name
+        What the deployment is called; in Prefect run-plan/NAME.
+    work_pool
+        The work pool whose workers run it.
+    cron
+        When it runs by itself, like '0 3 * * *'.
+    interval
+        How often it runs by itself, like 30m.
+    rrule
+        When it runs by itself, like 'FREQ=WEEKLY;BYDAY=MO'.
+    timezone
+        The schedule's, like Europe/Berlin; UTC if absent.
+    concurrency_limit
+        How many runs may be under way at once.
+    paused
+        Leave the schedule at rest.
+    """
+    from cloudops_prefect.config import ExecutionConfig
+    from cloudops_prefect.planfile import load_plan
+
+    loaded = load_plan(plan)
+    loaded.validate(ExecutionConfig.load())
+    _connect()
+    from cloudops_prefect.cli import deploying
+
+    return _run(
+        deploying.deploy(
+            loaded,
+            json=json,
+            name=name,
+            work_pool=work_pool,
+            cron=cron,
+            interval=interval,
+            rrule=rrule,
+            timezone=timezone,
+            concurrency_limit=concurrency_limit,
+            paused=paused,
+        )
+    )
+
+
+@app.command
 def validate(plan: Path, /, *, json: Json = False) -> int:
     """Check a plan without running it.
 
