@@ -77,8 +77,6 @@ class Runtime:
             atexit.register(self._stop_at_exit)
             # A task that is cancelled before its first step never comes to its `finally`.
             await asyncio.sleep(0)
-            # A task that is cancelled before its first step never comes to its `finally`.
-            await asyncio.sleep(0)
 
     def deliver(self, events: AsyncGenerator[ExecutionEvent, None], handler: EventHandler) -> None:
         """Begins to tell `handler` the events."""
