@@ -88,7 +88,9 @@ async def run_plan(plan: ExecutionPlan) -> Any:
     """
     plan = plan_of(_flow_run()) or plan
     async with current_services() as services:
-        await _present(services, plan_run_name(plan), tags_of(plan.id, plan.metadata))
+        await _present(
+            services, plan_run_name(plan, services.config), tags_of(plan.id, plan.metadata)
+        )
         # Inside: the services' task group would wrap the error.
         try:
             return await _run_plan(plan, plan_graph(plan), None)
@@ -105,7 +107,8 @@ async def run_command(request: ExecutionRequest) -> Any:
     """
     request = request_of(_flow_run()) or request
     async with current_services() as services:
-        await _present(services, shown_name(request), tags_of(request.id, request.metadata))
+        name = shown_name(request, services.config)
+        await _present(services, name, tags_of(request.id, request.metadata))
         # Inside: the services' task group would wrap the error.
         try:
             return await _run_command(request, None)

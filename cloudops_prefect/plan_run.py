@@ -12,6 +12,7 @@ from prefect.utilities.annotations import allow_failure
 
 from cloudops_prefect.execution import CommandExecution
 from cloudops_prefect.models import ExecutionRequest, ExecutionResult, ExecutionStatus
+from cloudops_prefect.naming import shown_name
 from cloudops_prefect.publishing import PendingResult
 from cloudops_prefect.states import state_of
 from cloudops_prefect.tasks import CommandRun, record_task_run, run_command_task
@@ -123,7 +124,8 @@ class PlanRun:
                 continue
             if result.started_at is None:
                 return result.error
-            return f"not run: {self._request(upstream).display_name} {ENDED[result.status]}"
+            name = shown_name(self._request(upstream), self._services.config)
+            return f"not run: {name} {ENDED[result.status]}"
         return None
 
     async def _wait_for_slots(self, index: int, slots: AsyncExitStack) -> str | None:

@@ -11,7 +11,8 @@ import logging
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from itertools import chain, repeat
+from itertools import chain, groupby, repeat
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import anyio
@@ -30,12 +31,14 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
 
     from cloudops_prefect.models import ExecutionResult
-    from cloudops_prefect.output import OutputReader
+    from cloudops_prefect.output import Chunk, OutputReader
 
 BEGINNING = datetime.min.replace(tzinfo=UTC)
 INTERVAL = 0.25
 """Seconds between two batches of output."""
 BATCH_BYTES = 512 * 1024
+MOST_TURNS = 20
+"""Records that one look at a command's output makes at most, of the two streams taking turns."""
 RESULTS_BYTES = 1024 * 1024
 PATIENCE = 120.0
 """Seconds without an answer from the API after which a flush gives up."""
@@ -71,7 +74,7 @@ class OutputFeed:
         """Reads on and returns log records of whole lines, none if nothing has been printed."""
         records: list[LogCreate] = []
         chunks = self.reader.read(min(BATCH_BYTES, self.budget + 1))
-        for chunk in chunks:
+        for chunk in _joined(chunks):
             self.budget -= len(chunk.data)
             self._append(records, chunk.kind, self.framers[chunk.kind].feed(chunk.data), chunk.time)
         if self.budget < 0:
@@ -87,6 +90,9 @@ class OutputFeed:
     def _append(
         self, records: list[LogCreate], kind: str, lines: list[str], time: datetime
     ) -> None:
+        if kind == "note":
+            # It begins with a newline if the output before it doesn't end with one.
+            lines = [line for line in lines if line]
         if lines:
             records.append(self._record(kind, "\n".join(lines), time))
 
@@ -106,6 +112,22 @@ class OutputFeed:
     def _limit_reached(self) -> LogCreate:
         text = f"the limit of output sent to the API is reached; the rest is in {self.path}"
         return self._record("note", f"[cloudops] {text}", datetime.now(UTC))
+
+
+def _joined(chunks: list[Chunk]) -> list[Chunk]:
+    """Joins what the same stream printed: a program that prints line by line makes many chunks.
+
+    Streams that take turns all the time are put one behind the other, each in its own order.
+    """
+    turns = _turns(chunks)
+    return turns if len(turns) <= MOST_TURNS else _turns(sorted(chunks, key=attrgetter("kind")))
+
+
+def _turns(chunks: list[Chunk]) -> list[Chunk]:
+    turns = [[*turn] for _, turn in groupby(chunks, key=attrgetter("kind"))]
+    return [
+        first._replace(data=b"".join(one.data for one in (first, *rest))) for first, *rest in turns
+    ]
 
 
 @dataclass(slots=True)
