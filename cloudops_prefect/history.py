@@ -21,6 +21,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import FlowRunSort, LogSort
 from prefect.exceptions import ObjectNotFound
 
+from cloudops_prefect.crashes import error_of_state
 from cloudops_prefect.errors import ExecutionNotCompletedError, ExecutionNotFoundError
 from cloudops_prefect.models import (
     ExecutionPlan,
@@ -130,9 +131,8 @@ async def _find_by_own_id(client: PrefectClient, own_id: UUID) -> Execution:
     return await _find_in_plans(client, own_id)
 
 
-async def _find_in_plans(client: PrefectClient, request_id: UUID) -> Execution:
+async def _find_in_plans(client: PrefectClient, wanted: UUID) -> Execution:
     """Looks through the plans, the newest first: Prefect has no index of what is in a plan."""
-    text = str(request_id)
     offset = 0
     while True:
         runs = await client.read_flow_runs(
@@ -142,14 +142,22 @@ async def _find_in_plans(client: PrefectClient, request_id: UUID) -> Execution:
             offset=offset,
         )
         for run in runs:
-            commands: list[dict[str, Any]] = run.parameters.get("plan", {}).get("commands", [])
-            for index, command in enumerate(commands):
-                if command.get("id") == text:
-                    attempt = max(run.run_count, 1)
-                    return Execution(task_run_id(run.id, attempt, index), run, index)
+            if (found := _command_in(run, wanted)) is not None:
+                return found
         if len(runs) < PAGE:
-            raise ExecutionNotFoundError(request_id)
+            raise ExecutionNotFoundError(wanted)
         offset += PAGE
+
+
+def _command_in(run: FlowRun, wanted: UUID) -> Execution | None:
+    """Finds a command by its request's id, or by the execution's: a task run is there late."""
+    commands: list[dict[str, Any]] = run.parameters.get("plan", {}).get("commands", [])
+    text = str(wanted)
+    for index, command in enumerate(commands):
+        execution_id = task_run_id(run.id, max(run.run_count, 1), index)
+        if execution_id == wanted or command.get("id") == text:
+            return Execution(execution_id, run, index)
+    return None
 
 
 async def read_status(client: PrefectClient, execution: Execution) -> ExecutionStatus:

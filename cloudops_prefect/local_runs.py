@@ -46,6 +46,7 @@ LOCAL = "local"
 FORGET_INTERVAL = 5.0
 RECORDING_PATIENCE = 60.0
 RECORDING_INTERVAL = 0.1
+ENDING_INTERVAL = 0.02
 
 logger = logging.getLogger("cloudops_prefect.engine")
 
@@ -198,6 +199,15 @@ async def cancel(services: Services, execution: Execution) -> None:
         await services.client.set_task_run_state(execution.id, Cancelling(), force=True)
 
 
+async def stop_all(services: Services) -> None:
+    """Cancels all runs of this process, and waits for their end and until the API knows of it."""
+    for control in [*services.controls.values()]:
+        control.cancel()
+    while services.driven:
+        await anyio.sleep(ENDING_INTERVAL)
+    await _until_recorded(services)
+
+
 async def forget_recorded(services: Services) -> None:
     """Forgets, every `FORGET_INTERVAL` seconds, the ended task runs that the API knows."""
     while True:
@@ -206,7 +216,7 @@ async def forget_recorded(services: Services) -> None:
             await _forget_recorded(services)
 
 
-async def until_recorded(services: Services) -> None:
+async def _until_recorded(services: Services) -> None:
     """Waits until the API shows that the task runs of ended runs have ended."""
     with anyio.move_on_after(RECORDING_PATIENCE) as patience:
         await _forget_recorded(services)

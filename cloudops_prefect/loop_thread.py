@@ -31,6 +31,7 @@ class LoopThread:
     def __init__(self, config: ExecutionConfig) -> None:
         self._config = config
         self._ready: Future[tuple[BlockingPortal, Services]] = Future()
+        self._calls: set[Future[Any]] = set()
         self._thread = threading.Thread(
             # Prefect keeps its settings in the context.
             target=copy_context().run,
@@ -49,6 +50,8 @@ class LoopThread:
         """Runs `function` in the thread, with the services as its first argument."""
         portal, services = await asyncio.wrap_future(self._ready)
         future = portal.start_task_soon(_with_services, function, services, *args)
+        self._calls.add(future)
+        future.add_done_callback(self._calls.discard)
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -61,8 +64,10 @@ class LoopThread:
         return portal.start_task_soon(_with_services, function, services, *args)
 
     async def stop(self) -> None:
-        """Cancels what still runs in the thread, and ends it."""
+        """Ends the thread once all calls are answered; cancels what else still runs in it."""
         portal, _ = await asyncio.wrap_future(self._ready)
+        calls = [asyncio.wrap_future(call) for call in [*self._calls]]
+        await asyncio.gather(*calls, return_exceptions=True)
         portal.start_task_soon(partial(portal.stop, cancel_remaining=True))
         await asyncio.to_thread(self._thread.join)
 

@@ -215,7 +215,7 @@ class Publisher:
         batch: list[LogCreate] = []
         size = 0
         for feed in feeds:
-            while records := feed.next_records():
+            while not feed.drained and (records := feed.next_records()):
                 batch += records
                 size += sum(len(record.message) for record in records)
                 if size > BATCH_BYTES:

@@ -114,28 +114,26 @@ class Runtime:
         if self._thread is None or self._thread.failed:
             return
         atexit.unregister(self._stop_at_exit)
-        running = dict(self._running)
-        for flow_run_id in running:
-            await self.ask(local_runs.cancel_here, flow_run_id, None)
-        for future in running.values():
-            await asyncio.wrap_future(future)
+        await _uninterrupted(self._thread.spawn(local_runs.stop_all))
         await asyncio.gather(*self._deliveries, return_exceptions=True)
-        await self.ask(local_runs.until_recorded)
         self._keeper = None
         thread, self._thread = self._thread, None
         await thread.stop()
 
     def _stop_at_exit(self) -> None:
-        running = dict(self._running)
-        if self._thread is None or not running:
-            return
-        for flow_run_id in running:
-            self._thread.spawn(local_runs.cancel_here, flow_run_id, None)
-        futures.wait(running.values(), timeout=EXIT_PATIENCE)
-        recorded = self._thread.spawn(local_runs.until_recorded)
-        futures.wait([recorded], timeout=EXIT_PATIENCE)
+        if self._thread is not None and self._running:
+            stopped = self._thread.spawn(local_runs.stop_all)
+            futures.wait([stopped], timeout=EXIT_PATIENCE)
 
     def _forget(self, flow_run_id: UUID, ended: futures.Future[None]) -> None:
         # A run that was resumed is there with another future.
         if self._running.get(flow_run_id) is ended:
             del self._running[flow_run_id]
+
+
+async def _uninterrupted(future: futures.Future[None]) -> None:
+    """Waits for a future, also when the loop is ending and cancels who waits."""
+    while not future.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([asyncio.wrap_future(future)])
+    future.result()

@@ -1,0 +1,187 @@
+"""Nothing is left of what is stopped, whoever stops it, on the local route."""
+
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+from engines import PROGRAMS
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import TaskRunFilter, TaskRunFilterFlowRunId
+from prefect.states import Cancelling
+from running import processes, soon
+from stopped import ARGV, count_ready, plan_of
+
+from cloudops_prefect import ExecutionConfig, ExecutionEngine, ExecutionStatus
+
+pytestmark = [pytest.mark.anyio, pytest.mark.server]
+KINDS = pytest.mark.parametrize("kind", ARGV)
+
+
+@pytest.fixture
+def mark():
+    return uuid.uuid4().hex
+
+
+@pytest.fixture
+def config(tmp_path) -> ExecutionConfig:
+    return ExecutionConfig(
+        log_dir=tmp_path / "logs", grace_period_ms=500, max_concurrent_executions=100
+    )
+
+
+async def ready(config: ExecutionConfig, count: int) -> None:
+    await soon(lambda: count_ready(config.resolved_log_dir) == count, 30)
+
+
+async def names_of_states(flow_run_id) -> set[str]:
+    """The names of the states of a run and of all of its task runs."""
+    async with get_client() as client:
+        flow_run = await client.read_flow_run(flow_run_id)
+        wanted = TaskRunFilter(flow_run_id=TaskRunFilterFlowRunId(any_=[flow_run_id]))
+        task_runs = await client.read_task_runs(task_run_filter=wanted)
+    return {str(run.state_name) for run in [flow_run, *task_runs]}
+
+
+@KINDS
+async def test_a_timeout_leaves_nothing(api, config, mark, kind):
+    plan = plan_of(kind, mark, timeout_ms=3000)
+    async with ExecutionEngine(config) as engine:
+        result = await engine.wait(await engine.execute_plan(plan))
+        assert processes(mark) == []
+    assert {one.status for one in result.results} == {ExecutionStatus.TIMEOUT}
+    assert all(one.stdout for one in result.results)
+
+
+@KINDS
+async def test_cancel_leaves_nothing(api, config, mark, kind):
+    plan = plan_of(kind, mark)
+    async with ExecutionEngine(config) as engine:
+        execution_id = await engine.execute_plan(plan)
+        await ready(config, len(plan.commands))
+        await engine.cancel(execution_id)
+        await engine.cancel(execution_id)
+        result = await engine.wait(execution_id)
+        assert processes(mark) == []
+    assert result.status is ExecutionStatus.CANCELLED
+    assert {one.status for one in result.results} == {ExecutionStatus.CANCELLED}
+    assert all(one.stdout for one in result.results)
+    assert await names_of_states(execution_id) == {"Cancelled"}
+
+
+@KINDS
+async def test_cancel_in_the_ui_leaves_nothing(api, config, mark, kind):
+    plan = plan_of(kind, mark)
+    async with ExecutionEngine(config) as engine, get_client() as client:
+        execution_id = await engine.execute_plan(plan)
+        await ready(config, len(plan.commands))
+        await client.set_flow_run_state(execution_id, Cancelling(), force=True)
+        result = await engine.wait(execution_id)
+        assert processes(mark) == []
+    assert {one.status for one in result.results} == {ExecutionStatus.CANCELLED}
+    assert await names_of_states(execution_id) == {"Cancelled"}
+
+
+class Process:
+    """A process that runs a plan of each kind with an engine."""
+
+    def __init__(self, api: str, config: ExecutionConfig) -> None:
+        self.marks = {kind: uuid.uuid4().hex for kind in ARGV}
+        plans = [plan_of(kind, mark) for kind, mark in self.marks.items()]
+        env = os.environ | {
+            "PREFECT_API_URL": api,
+            "CLOUDOPS_LOG_DIR": str(config.log_dir),
+            "CLOUDOPS_GRACE_PERIOD_MS": str(config.grace_period_ms),
+            "CLOUDOPS_MAX_CONCURRENT_EXECUTIONS": str(config.max_concurrent_executions),
+        }
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                str(PROGRAMS / "runs_executions.py"),
+                *(plan.model_dump_json() for plan in plans),
+            ],
+            env=env,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.count = sum(len(plan.commands) for plan in plans)
+
+    def ids(self) -> dict[str, str]:
+        assert self.process.stdout is not None
+        return dict(zip(ARGV, self.process.stdout.readline().split(), strict=True))
+
+    def left(self) -> dict[str, list]:
+        return {kind: left for kind, mark in self.marks.items() if (left := processes(mark))}
+
+
+@pytest.fixture
+def process(api, config):
+    started = Process(api, config)
+    yield started
+    started.process.kill()
+    started.process.communicate()
+
+
+async def test_sigterm_cancels_everything_and_leaves_nothing(api, config, process):
+    ids = process.ids()
+    await ready(config, process.count)
+    process.process.send_signal(signal.SIGTERM)
+    assert process.process.wait(30) == -signal.SIGTERM
+    assert process.left() == {}
+    async with ExecutionEngine(config) as engine:
+        for kind, execution_id in ids.items():
+            result = await engine.get_plan_result(execution_id)
+            assert {one.status for one in result.results} == {ExecutionStatus.CANCELLED}, kind
+            assert await names_of_states(execution_id) == {"Cancelled"}, kind
+
+
+async def test_sigkill_leaves_nothing_and_the_next_engine_tells_the_truth(api, config, process):
+    ids = process.ids()
+    await ready(config, process.count)
+    process.process.kill()
+    await soon(lambda: process.left() == {}, 2)
+    async with ExecutionEngine(config) as engine:
+        for kind, execution_id in ids.items():
+            assert await engine.get_status(execution_id) is ExecutionStatus.FAILED, kind
+            result = await engine.get_plan_result(execution_id)
+            assert {one.status for one in result.results} == {ExecutionStatus.FAILED}, kind
+            assert "died; last heard of at 20" in (result.results[0].error or ""), kind
+            path = config.log_path(result.results[0].execution_id)
+            assert path.open("rb").read(6) == b"ready\n", kind
+    assert list(Path(config.resolved_log_dir).glob("*.alive")) == []
+
+
+async def test_the_end_of_the_loop_is_a_cancellation(api, config, mark):
+    """`asyncio.run` ends while a plan runs; nobody has closed the engine."""
+    code = """
+import asyncio, sys
+from cloudops_prefect import ExecutionConfig, ExecutionEngine, ExecutionPlan
+async def main():
+    engine = ExecutionEngine(ExecutionConfig(grace_period_ms=500))
+    execution_id = await engine.execute_plan(ExecutionPlan.model_validate_json(sys.argv[1]))
+    async for event in engine.stream(execution_id):
+        if event.event_type == "stdout":
+            print(execution_id)
+            return
+"""
+    endings = {
+        "run": "asyncio.run(main())",
+        "closed": "l = asyncio.new_event_loop(); l.run_until_complete(main()); l.close()",
+    }
+    for ending in endings.values():
+        plan = plan_of("sleeps", mark)
+        done = subprocess.run(
+            [sys.executable, "-c", code + ending, plan.model_dump_json()],
+            env=os.environ | {"PREFECT_API_URL": api, "CLOUDOPS_LOG_DIR": str(config.log_dir)},
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        assert processes(mark) == []
+        async with ExecutionEngine(config) as engine:
+            assert await engine.get_status(done.stdout.strip()) is ExecutionStatus.CANCELLED
+        assert await names_of_states(done.stdout.strip()) == {"Cancelled"}
