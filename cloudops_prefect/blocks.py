@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 from prefect.blocks.abstract import JobBlock, JobRun
-from prefect.blocks.core import Block
+from prefect.blocks.core import Block, schema_extra
 from prefect.client.orchestration import get_client
 from prefect.deployments.flow_runs import arun_deployment
 from prefect.exceptions import ObjectNotFound
@@ -28,6 +28,12 @@ _DOCUMENTATION = HttpUrl("https://docs.prefect.io/v3/concepts/blocks")
 _POLL_SECONDS = 0.5
 
 
+def _hide_each_secret(schema: dict[str, Any], model: type[Block]) -> None:
+    # Of a dictionary Prefect notes the name only, and its API shows the values in it in clear.
+    schema_extra(schema, model)
+    schema["secret_fields"] = ["secrets.*"]
+
+
 class CommandEnvironment(Block):
     """Variables and secrets for the environment of commands, read where the command runs.
 
@@ -44,7 +50,7 @@ class CommandEnvironment(Block):
     """
 
     # An error would quote all secrets for one that is too short.
-    model_config = ConfigDict(hide_input_in_errors=True)
+    model_config = ConfigDict(hide_input_in_errors=True, json_schema_extra=_hide_each_secret)
 
     _block_type_name = "Command Environment"
     _block_type_slug = "command-environment"

@@ -1,0 +1,339 @@
+"""Deployments on a process work pool, with a real server and a real worker."""
+
+import json
+import sqlite3
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from io import StringIO
+from pathlib import Path
+from uuid import uuid4
+
+import anyio
+import httpx
+import pytest
+from prefect.client.schemas.objects import FlowRun
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.utilities.callables import parameter_schema
+from pydantic import SecretStr
+from workers import POOL, ROOT, clone, create_pool, prefect, process_worker, until
+
+from cloudops_prefect import (
+    CommandEnvironment,
+    ExecutionEngine,
+    ExecutionPlan,
+    ExecutionPlanBlock,
+    ExecutionRequest,
+    ExecutionStatus,
+    ShellCommand,
+    load_plan,
+    run_command,
+    run_plan,
+)
+from cloudops_prefect.cli.app import run_tokens
+from cloudops_prefect.parameters import parameters_of, request_ids
+
+SECRET = "correct-horse-staple-battery"
+
+
+@dataclass(frozen=True)
+class Prefect:
+    """The API, a clone that was deployed from, and a worker."""
+
+    api: str
+    home: Path
+
+    def post(self, path: str, body: dict):
+        answer = httpx.post(f"{self.api}{path}", json=body, timeout=30)
+        assert answer.is_success, answer.text
+        return answer.json()
+
+    def get(self, path: str):
+        return httpx.get(f"{self.api}{path}", timeout=30).raise_for_status().json()
+
+    def deployment(self, name: str) -> dict:
+        return self.get(f"/deployments/name/{name}")
+
+    def start(self, name: str, parameters: dict) -> str:
+        """Starts a run as the UI does; returns its id."""
+        path = f"/deployments/{self.deployment(name)['id']}/create_flow_run"
+        return self.post(path, {"parameters": parameters})["id"]
+
+    def ended(self, run_id: str) -> dict:
+        until(lambda: self.get(f"/flow_runs/{run_id}")["end_time"])
+        return self.get(f"/flow_runs/{run_id}")
+
+    def runs(self, name: str, *states: str) -> list[dict]:
+        wanted = {"deployments": {"id": {"any_": [self.deployment(name)["id"]]}}}
+        if states:
+            wanted["flow_runs"] = {"state": {"type": {"any_": list(states)}}}
+        return self.post("/flow_runs/filter", wanted)
+
+    def cloudops(self, *arguments: str | Path) -> tuple[int, str, str]:
+        out, err = StringIO(), StringIO()
+        with (
+            temporary_settings({PREFECT_API_URL: self.api}),
+            redirect_stdout(out),
+            redirect_stderr(err),
+        ):
+            code = run_tokens([*map(str, arguments)])
+        return code, out.getvalue(), err.getvalue()
+
+    def engine(self, ask):
+        """What a new engine, which shares no files with the worker, answers."""
+
+        async def answer():
+            async with ExecutionEngine() as engine:
+                return await ask(engine)
+
+        with temporary_settings({PREFECT_API_URL: self.api}):
+            return anyio.run(answer)
+
+
+@pytest.fixture(scope="module")
+def deployed(prefect_api, tmp_path_factory):
+    home = tmp_path_factory.mktemp("worker")
+    create_pool(prefect_api)
+    copy = clone(tmp_path_factory.mktemp("clone"))
+    with process_worker(prefect_api, home):
+        prefect(prefect_api, home, "--no-prompt", "deploy", "--all", cwd=copy)
+        yield Prefect(prefect_api, home)
+
+
+@pytest.fixture
+def plan_file(tmp_path) -> Path:
+    path = tmp_path / "plan.yaml"
+    path.write_text("description: Tick\nmetadata: {tags: {team: ops}}\ncommands: [run: echo tick]")
+    return path
+
+
+def shell(command: str, **fields) -> dict:
+    return {"command": {"type": "shell", "command": command}, **fields}
+
+
+@pytest.mark.server
+def test_a_command_from_the_form_runs_and_is_found_again(deployed):
+    run = deployed.ended(deployed.start("run-command/run-command", {"request": shell("echo hi")}))
+    assert (run["state_type"], run["name"]) == ("COMPLETED", "echo hi")
+    assert run["tags"] == [f"cloudops-id:{run['id']}"]
+    result = deployed.engine(lambda engine: engine.get_result(run["id"]))
+    assert (str(result.id), str(result.execution_id)) == (run["id"], run["id"])
+    assert (result.status, result.stdout) == (ExecutionStatus.COMPLETED, "hi\n")
+
+
+@pytest.mark.server
+def test_a_plan_without_ids_has_the_same_ids_for_whoever_looks(deployed):
+    plan = {"commands": [shell("echo one"), shell("exit 3"), shell("echo never")]}
+    plan["description"] = "Three of them"
+    run = deployed.ended(deployed.start("run-plan/run-plan", {"plan": plan}))
+    assert (run["state_type"], run["name"]) == ("FAILED", "Three of them")
+    result = deployed.engine(lambda engine: engine.get_plan_result(run["id"]))
+    assert [one.status for one in result.results] == ["completed", "failed", "cancelled"]
+    assert [str(one.id) for one in result.results] == request_ids(FlowRun.model_validate(run))
+
+
+@pytest.mark.server
+def test_the_form_is_refused_before_a_run_exists(deployed):
+    before = len(deployed.runs("run-command/run-command"))
+    path = f"/deployments/{deployed.deployment('run-command/run-command')['id']}/create_flow_run"
+    request = {"command": {"command": "echo hi"}}
+    answer = httpx.post(f"{deployed.api}{path}", json={"parameters": {"request": request}})
+    assert answer.status_code in {409, 422}
+    assert len(deployed.runs("run-command/run-command")) == before
+
+
+@pytest.mark.server
+def test_the_clone_brings_a_scheduled_plan(deployed):
+    nightly = deployed.deployment("run-plan/nightly")
+    assert [one["schedule"]["cron"] for one in nightly["schedules"]] == ["0 3 * * *"]
+    assert nightly["work_pool_name"] == POOL
+    plan = load_plan(ROOT / "examples" / "nightly.yaml")
+    embedded = ExecutionPlan.model_validate(nightly["parameters"]["plan"])
+    assert without_ids(parameters_of(plan)) == without_ids(parameters_of(embedded))
+
+
+def without_ids(value):
+    if isinstance(value, list):
+        return [without_ids(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: without_ids(one) for key, one in value.items() if key != "id"}
+
+
+@pytest.mark.server
+def test_a_plan_runs_by_itself_until_its_schedule_is_changed(deployed, plan_file):
+    paused = ["--name", "resting", "--work-pool", POOL, "--interval", "10s", "--paused"]
+    assert deployed.cloudops("deploy", plan_file, *paused)[0] == 0
+    name = "run-plan/ticking"
+    command = ["deploy", plan_file, "--name", "ticking", "--work-pool", POOL]
+    code, out, err = deployed.cloudops(*command, "--interval", "10s", "--json")
+    assert code == 0, err
+    made = deployed.deployment(name)
+    assert json.loads(out)["id"] == made["id"]
+    assert (made["entrypoint"], made["pull_steps"]) == ("cloudops_prefect.flows.run_plan", [])
+    until(lambda: len(deployed.runs(name, "COMPLETED")) >= 2)
+    runs = deployed.runs(name, "COMPLETED")
+    assert {run["name"] for run in runs} == {"Tick"}
+    assert all({"auto-scheduled", "team:ops"} <= {*run["tags"]} for run in runs)
+    assert deployed.runs("run-plan/resting") == []
+
+    code, _, err = deployed.cloudops(*command, "--cron", "0 3 * * *", "--timezone", "Europe/Berlin")
+    assert code == 0, err
+    (schedule,) = deployed.deployment(name)["schedules"]
+    assert (schedule["schedule"]["cron"], schedule["active"]) == ("0 3 * * *", True)
+    assert schedule["schedule"]["timezone"] == "Europe/Berlin"
+    soon = (datetime.now(UTC) + timedelta(minutes=10)).isoformat()
+    waiting = [run["expected_start_time"] for run in deployed.runs(name, "SCHEDULED")]
+    assert not [moment for moment in waiting if datetime.now(UTC).isoformat() < moment < soon]
+
+
+@pytest.mark.server
+def test_a_deployment_without_a_schedule_runs_by_name(deployed, plan_file):
+    command = ["deploy", plan_file, "--name", "by-hand", "--work-pool", POOL]
+    assert deployed.cloudops(*command)[0] == 0
+    assert deployed.deployment("run-plan/by-hand")["schedules"] == []
+    run = deployed.ended(deployed.start("run-plan/by-hand", {}))
+    assert run["state_type"] == "COMPLETED"
+
+
+@pytest.mark.server
+def test_what_is_not_given_again_is_taken_back(deployed, plan_file):
+    name = "run-plan/changing"
+    command = ["deploy", plan_file, "--name", "changing", "--work-pool", POOL]
+    options = ["--interval", "1h", "--paused", "--concurrency-limit", "1"]
+    assert deployed.cloudops(*command, *options)[0] == 0
+    made = deployed.deployment(name)
+    assert (made["paused"], made["global_concurrency_limit"]["limit"]) == (True, 1)
+    assert deployed.cloudops(*command)[0] == 0
+    made = deployed.deployment(name)
+    assert (made["paused"], made["global_concurrency_limit"]) == (False, None)
+    assert made["schedules"] == []
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        (["--cron", "every night"], "cron 'every night'"),
+        (["--interval", "soon"], "interval 'soon'"),
+        (["--interval", "0s"], "interval '0s'"),
+        (["--rrule", "FREQ=NEVER"], "rrule 'FREQ=NEVER'"),
+        (["--rrule", "nonsense"], "rrule 'nonsense'"),
+        (["--cron", "0 3 * * *", "--timezone", "Mars/Base"], "Mars/Base"),
+        (["--timezone", "Europe/Berlin"], "a timezone needs a schedule"),
+        (["--cron", "0 3 * * *", "--interval", "1h"], "not cron and interval"),
+        (["--concurrency-limit", "0"], "must be above 0"),
+        (["--work-pool", "no-such-pool"], f"no work pool 'no-such-pool'; there is {POOL}"),
+        (["--name", "a/b"], "can't have '/'"),
+        (["--name", "local"], "belongs to the runs of engines"),
+    ],
+)
+def test_what_is_refused_changes_nothing(prefect_api, tmp_path, plan_file, options, complaint):
+    create_pool(prefect_api)
+    server = Prefect(prefect_api, tmp_path)
+    defaults = {"--name": "kept", "--work-pool": POOL}
+    command = ["deploy", plan_file, *(x for pair in defaults.items() for x in pair)]
+    assert server.cloudops(*command, "--cron", "0 4 * * *")[0] == 0
+    before = what_is_deployed(server)
+    given = {**defaults, **dict(zip(options[::2], options[1::2], strict=True))}
+    code, out, err = server.cloudops("deploy", plan_file, *(x for p in given.items() for x in p))
+    assert (code, out) == (2, "")
+    assert complaint in err
+    assert len(err.splitlines()) == 1
+    assert what_is_deployed(server) == before
+
+
+def what_is_deployed(server: Prefect) -> dict:
+    """Every deployment; a plan that is deployed again has new ids."""
+    deployments = server.post("/deployments/filter", {})
+    return {one["id"]: (one["name"], one["schedules"], one["parameters"]) for one in deployments}
+
+
+@pytest.mark.server
+def test_a_plan_that_is_refused_is_not_deployed(prefect_api, tmp_path):
+    plan = tmp_path / "plan.json"
+    loop = {"type": "dependency_graph", "dependencies": {"0": [0]}}
+    plan.write_text(json.dumps({"strategy": loop, "commands": [shell("true")]}))
+    server = Prefect(prefect_api, tmp_path)
+    assert server.cloudops("deploy", plan, "--name", "loop", "--work-pool", POOL)[0] == 2
+    answer = httpx.get(f"{prefect_api}/deployments/name/run-plan/loop")
+    assert answer.status_code == 404
+
+
+@pytest.mark.server
+def test_the_installed_flows_deploy_by_module(prefect_api, tmp_path):
+    create_pool(prefect_api, "images")
+    text = (
+        (ROOT / "prefect-installed.yaml").read_text().replace(f"name: {POOL}\n", "name: images\n")
+    )
+    text = text.replace("- name: run-", "- name: installed-")
+    (tmp_path / "prefect.yaml").write_text(text)
+    prefect(prefect_api, tmp_path, "--no-prompt", "deploy", "--all")
+    for kind in ("command", "plan"):
+        made = Prefect(prefect_api, tmp_path).deployment(f"run-{kind}/installed-{kind}")
+        assert made["entrypoint"] == f"cloudops_prefect.flows.run_{kind}"
+        assert made["pull_steps"] == []
+
+
+@pytest.mark.server
+def test_a_stored_plan_is_triggered_waited_for_and_told(deployed):
+    plan = ExecutionPlan(commands=[ExecutionRequest(command=ShellCommand(command="echo stored"))])
+
+    async def trigger():
+        await ExecutionPlanBlock(plan=plan).asave("stored", overwrite=True)
+        block = await ExecutionPlanBlock.aload("stored")
+        run = await block.trigger()
+        await run.wait_for_completion()
+        return await run.fetch_result()
+
+    with temporary_settings({PREFECT_API_URL: deployed.api}):
+        result = anyio.run(trigger)
+    assert (result.plan_id, result.status) == (plan.id, ExecutionStatus.COMPLETED)
+    assert result.results[0].stdout == "stored\n"
+
+
+@pytest.mark.server
+def test_a_secret_of_a_block_is_nowhere_in_clear(deployed):
+    name = f"deploy-{uuid4()}"
+    block = CommandEnvironment(secrets={"DEPLOY_TOKEN": SecretStr(SECRET)})
+    with temporary_settings({PREFECT_API_URL: deployed.api}):
+        anyio.run(block.asave, name)
+    request = shell('echo "$DEPLOY_TOKEN"; echo "$DEPLOY_TOKEN" >&2; exit 3')
+    request["env_from"] = [f"command-environment/{name}"]
+    run_id = deployed.start("run-command/run-command", {"request": request})
+    deployed.ended(run_id)
+    result = deployed.engine(lambda engine: engine.get_result(run_id))
+    assert (result.stdout, result.stderr) == ("********\n", "********\n")
+    kinds = ("flow_runs", "task_runs", "logs", "artifacts", "block_documents", "deployments")
+    for kind in kinds:
+        answer = httpx.post(f"{deployed.api}/{kind}/filter", json={}, timeout=30)
+        assert SECRET not in answer.raise_for_status().text, kind
+    database = Path(deployed.get("/admin/settings")["home"], "prefect.db")
+    with sqlite3.connect(database) as connection:
+        assert connection.execute("SELECT id FROM flow_run WHERE id = ?", [run_id]).fetchone()
+    for path in database.parent.glob("prefect.db*"):
+        assert SECRET.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize("flow", [run_command, run_plan])
+def test_parameters_make_a_form(flow):
+    """The UI makes a form of `anyOf` only, and sends what a schema calls required."""
+    schema = parameter_schema(flow).model_dump()
+    assert "oneOf" not in json.dumps(schema)
+    (parameter,) = schema["properties"].values()
+    assert parameter["description"]
+    command = schema["definitions"]["ExecutionRequest"]["properties"]["command"]
+    assert len(command["anyOf"]) == 4
+    assert schema["definitions"]["ShellCommand"]["required"] == ["type", "command"]
+    assert schema["definitions"]["ExecutionRequest"]["required"] == ["command"]
+
+
+def test_parameters_are_written_without_what_is_empty():
+    request = ExecutionRequest(command=ShellCommand(command="echo hi"), env={"EMPTY": ""})
+    assert parameters_of(request) == {
+        "request": {
+            "id": str(request.id),
+            "command": {"type": "shell", "command": "echo hi", "shell": "bash"},
+            "env": {"EMPTY": ""},
+        }
+    }

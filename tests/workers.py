@@ -1,0 +1,109 @@
+"""Work pools, workers and clones as the tests of deployments use them."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import httpx
+import psutil
+
+ROOT = Path(__file__).parents[1]
+POOL = "cloudops"
+
+
+def environment(api: str, home: Path) -> dict[str, str]:
+    """What `prefect` and `cloudops` are started with, so that they know `api` and nothing else."""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "CLOUDOPS_"))}
+    return inherited | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PREFECT_API_URL": api,
+        "PREFECT_HOME": str(home / "prefect"),
+        "CLOUDOPS_LOG_DIR": str(home / "logs"),
+        "CLOUDOPS_GRACE_PERIOD_MS": "1000",
+    }
+
+
+def prefect(api: str, home: Path, *arguments: str, cwd: Path | None = None) -> str:
+    """Runs Prefect's command line; returns what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "prefect", *arguments],
+        env=environment(api, home),
+        cwd=cwd or home,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def clone(target: Path) -> Path:
+    """Copies what a clone has and a deployment needs."""
+    for name in ("flows", "examples", "blocks", "cloudops_prefect"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, target / name, ignore=ignored)
+    for path in ROOT.glob("prefect*.yaml"):
+        shutil.copy(path, target)
+    return target
+
+
+def create_pool(api: str, name: str = POOL, limit: int | None = None) -> None:
+    """Creates a process work pool, if it is not there yet."""
+    pool = {"name": name, "type": "process", "concurrency_limit": limit}
+    answer = httpx.post(f"{api}/work_pools/", json=pool, timeout=30)
+    assert answer.status_code in {201, 409}, answer.text
+
+
+@contextmanager
+def process_worker(api: str, home: Path, pool: str = POOL) -> Iterator[subprocess.Popen[bytes]]:
+    """A process worker that polls every second; it ends with everything that it started."""
+    env = environment(api, home) | {"PREFECT_WORKER_QUERY_SECONDS": "1"}
+    argv = ["worker", "start", "--type", "process", "--pool", pool, "--name", home.name]
+    with (home / "worker.log").open("wb") as log:
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "prefect", *argv],
+            env=env,
+            cwd=home,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        until(lambda: _is_online(api, pool, home.name, worker), 60)
+        yield worker
+    finally:
+        _end(worker)
+
+
+def _is_online(api: str, pool: str, name: str, worker: subprocess.Popen[bytes]) -> bool:
+    assert worker.poll() is None, "the worker has ended"
+    answer = httpx.post(f"{api}/work_pools/{pool}/workers/filter", json={}, timeout=30)
+    return any(one["name"] == name for one in answer.json())
+
+
+def _end(worker: subprocess.Popen[bytes]) -> None:
+    with suppress(psutil.NoSuchProcess):
+        started = psutil.Process(worker.pid).children(recursive=True)
+        worker.send_signal(signal.SIGTERM)
+        with suppress(subprocess.TimeoutExpired):
+            worker.wait(10)
+        for process in started:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(started, timeout=10)
+    worker.kill()
+    worker.wait(10)
+
+
+def until(condition: Callable[[], object], seconds: float = 60) -> None:
+    """Waits until the condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "the condition was not met in time"
+        time.sleep(0.2)
