@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -149,13 +150,18 @@ async def plan_events(  # noqa: C901, PLR0913, PLR0917 (one stream out of many)
         )
 
     yield progress(None)
-    async with anyio.create_task_group() as tasks, receive:
-        tasks.start_soon(follow_all)
+    # Not in a task group: who breaks off the loop leaves a generator to be closed by another task.
+    following = asyncio.create_task(follow_all())
+    try:
         async for index, event in receive:
             yield event
             if event.event_type in {"completed", "failed", "cancelled"}:
                 done += 1
                 yield progress(plan.commands[index].display_name)
+        await following
+    finally:
+        following.cancel()
+        receive.close()
     if done < total:
         done = total
         yield progress(None)

@@ -71,12 +71,9 @@ async def test_who_came_first_runs_first(api, one_at_once, tmp_path):
     async with ExecutionEngine(one_at_once) as engine:
         await engine.execute(first)
         await has_printed(engine, first)
-        ids = [
-            await engine.execute(append[0]),
-            await engine.execute_plan(ExecutionPlan(commands=[append[1]])),
-            await engine.execute_plan(ExecutionPlan(commands=[append[2]])),
-            *[await engine.execute(one) for one in append[3:]],
-        ]
+        ids = [await engine.execute(one) for one in append[:4]]
+        plan = ExecutionPlan(strategy=ParallelStrategy(), commands=append[4:])
+        ids.append(await engine.execute_plan(plan))
         (tmp_path / "gate").touch()
         for one in ids:
             await engine.wait(one, timeout=60)

@@ -1,5 +1,7 @@
 """What becomes of a plan's commands under each strategy, against a real Prefect server."""
 
+import gc
+
 import pytest
 from engines import gated, most_at_once, overlapping, shell, until
 from prefect.client.orchestration import get_client
@@ -138,7 +140,7 @@ async def test_the_result_of_a_plan_joins_what_its_commands_printed_in_the_order
 async def test_cancelling_a_plan_keeps_what_has_completed_and_says_what_has_not_run(
     api, config, tmp_path
 ):
-    commands = [shell("echo kept"), gated(tmp_path / "never"), shell("echo no"), shell("echo no")]
+    commands = [shell("echo kept"), gated(tmp_path / "never"), shell("echo no"), shell("echo 0")]
     plan = ExecutionPlan(commands=commands)
     async with ExecutionEngine(config) as engine:
         execution_id = await engine.execute_plan(plan)
@@ -214,3 +216,36 @@ async def test_the_id_of_a_request_means_its_newest_execution_also_inside_of_a_p
     assert by_request == by_command == newest.results[1]
     assert by_plan == newest
     assert newest.results[1].stdout == log
+
+
+async def test_a_command_of_a_plan_is_known_by_its_id_as_soon_as_it_has_started(
+    api, config, tmp_path
+):
+    plan = ExecutionPlan(commands=[gated(tmp_path / "gate")])
+    async with ExecutionEngine(config) as engine:
+        execution_id = await engine.execute_plan(plan)
+        async for event in engine.stream(execution_id):
+            if event.event_type == "started":
+                known = event.execution_id
+                break
+        assert not (await engine.get_status(known)).is_final
+        (tmp_path / "gate").touch()
+        result = await engine.wait(execution_id, timeout=60)
+        assert await engine.get_result(known) == result.results[0]
+
+
+async def test_who_breaks_off_the_stream_of_a_plan_goes_on_undisturbed(api, config, tmp_path):
+    plan = ExecutionPlan(commands=[gated(tmp_path / "gate"), shell("echo on")])
+    async with ExecutionEngine(config) as engine:
+        execution_id = await engine.execute_plan(plan)
+        for kind in ("progress", "started", "stdout"):
+            async for event in engine.stream(execution_id):
+                if event.event_type == kind:
+                    break
+            gc.collect()
+        (tmp_path / "gate").touch()
+        result = await engine.wait(execution_id, timeout=60)
+        kinds = [event.event_type async for event in engine.stream(execution_id)]
+    assert result.status is ExecutionStatus.COMPLETED
+    assert kinds.count("completed") == 2
+    assert kinds[-1] == "progress"
