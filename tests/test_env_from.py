@@ -14,7 +14,7 @@ from cloudops_prefect.blocks import CommandEnvironment
 
 pytestmark = [pytest.mark.anyio, pytest.mark.server]
 SECRET = "correct-horse-battery"
-PRINTS = 'echo "$STAGE $DB_PASSWORD"; echo "$DB_PASSWORD" >&2'
+PRINTS = 'echo "$STAGE $DSN"; echo "$DSN" >&2'
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ async def block(api) -> AsyncIterator[str]:
     """The name of a saved block."""
     name = f"deploy-{uuid4()}"
     environment = CommandEnvironment(
-        variables={"STAGE": "production"}, secrets={"DB_PASSWORD": SecretStr(SECRET)}
+        variables={"STAGE": "production"}, secrets={"DSN": SecretStr(SECRET)}
     )
     await environment.save(name)
     yield f"command-environment/{name}"
@@ -41,7 +41,7 @@ async def api_parameters(flow_run_id) -> str:
 
 
 async def test_a_command_gets_the_variables_and_secrets_of_a_block(api, block, config):
-    request = shell(f'test "$DB_PASSWORD" = {SECRET} && echo $STAGE', env_from=[block])
+    request = shell(f'test "$DSN" = {SECRET} && echo $STAGE', env_from=[block])
     async with ExecutionEngine(config) as engine:
         result = await engine.wait(await engine.execute(request))
     assert (result.status, result.stdout) == (ExecutionStatus.COMPLETED, "production\n")

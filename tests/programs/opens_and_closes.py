@@ -1,29 +1,23 @@
-"""Opens an engine as often as it is told, each time for a small plan; prints the plans' ids."""
+"""Opens an engine as often as it is told, each time for a plan of so many commands."""
 
 import asyncio
 import sys
 
 from cloudops_prefect import (
-    DependencyGraphStrategy,
     ExecutionEngine,
     ExecutionPlan,
     ExecutionRequest,
+    ParallelStrategy,
     ShellCommand,
 )
 
-COMMANDS = ["echo a", "echo b", "exit 3", "echo never", "echo c"]
 
-
-async def main():
-    commands = [ExecutionRequest(command=ShellCommand(command=one)) for one in COMMANDS]
-    plan = ExecutionPlan(
-        strategy=DependencyGraphStrategy(dependencies={1: [0], 3: [2]}), commands=commands
-    )
-    for _ in range(int(sys.argv[1])):
+async def main(times, count):
+    commands = [ExecutionRequest(command=ShellCommand(command="true"))] * count
+    plan = ExecutionPlan(strategy=ParallelStrategy(), commands=commands)
+    for _ in range(times):
         async with ExecutionEngine() as engine:
-            execution_id = await engine.execute_plan(plan)
-            await engine.wait(execution_id)
-        print(execution_id, flush=True)
+            await engine.wait(await engine.execute_plan(plan))
 
 
-asyncio.run(main())
+asyncio.run(main(int(sys.argv[1]), int(sys.argv[2])))
