@@ -53,7 +53,19 @@ def schedule_of(
 
 def _make(kind: str, value: Any, timezone: str | None) -> SCHEDULE_TYPES:
     if kind == "cron":
-        return CronSchedule(cron=value, timezone=timezone)
+        schedule = CronSchedule(cron=value, timezone=timezone)
+        _check_that_it_comes(value)
+        return schedule
     if kind == "rrule":
         return RRuleSchedule(rrule=value, timezone=timezone)
     return IntervalSchedule(interval=_duration.validate_python(value), timezone=timezone)
+
+
+def _check_that_it_comes(cron: str) -> None:
+    # The 31st of February is valid cron; the server's scheduler fails on it, again and again.
+    from prefect._vendor.croniter import CroniterBadDateError, croniter
+
+    try:
+        croniter(cron).get_next()  # pyright: ignore[reportUnknownMemberType]
+    except CroniterBadDateError:
+        raise ValueError("there is no such time") from None

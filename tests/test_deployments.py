@@ -215,6 +215,7 @@ def test_what_is_not_given_again_is_taken_back(deployed, plan_file):
     ("options", "complaint"),
     [
         (["--cron", "every night"], "cron 'every night'"),
+        (["--cron", "0 0 31 2 *"], "there is no such time"),
         (["--interval", "soon"], "interval 'soon'"),
         (["--interval", "0s"], "interval '0s'"),
         (["--rrule", "FREQ=NEVER"], "rrule 'FREQ=NEVER'"),
@@ -258,6 +259,16 @@ def test_a_plan_that_is_refused_is_not_deployed(prefect_api, tmp_path):
     assert server.cloudops("deploy", plan, "--name", "loop", "--work-pool", POOL)[0] == 2
     answer = httpx.get(f"{prefect_api}/deployments/name/run-plan/loop")
     assert answer.status_code == 404
+
+
+@pytest.mark.server
+def test_a_plan_that_the_api_would_not_take_is_refused_in_words(prefect_api, tmp_path):
+    plan = tmp_path / "plan.json"
+    plan.write_text(json.dumps({"commands": [shell("true # " + "x" * 600_000)]}))
+    server = Prefect(prefect_api, tmp_path)
+    code, _, err = server.cloudops("deploy", plan, "--name", "large", "--work-pool", POOL)
+    assert code == 2
+    assert "too large for a deployment" in err
 
 
 @pytest.mark.server
