@@ -100,11 +100,21 @@ def deployed(prefect_api, tmp_path_factory):
         yield Prefect(prefect_api, home)
 
 
-@pytest.fixture
-def plan_file(tmp_path) -> Path:
-    path = tmp_path / "plan.yaml"
+@pytest.fixture(scope="module")
+def plan_file(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("plans") / "plan.yaml"
     path.write_text("description: Tick\nmetadata: {tags: {team: ops}}\ncommands: [run: echo tick]")
     return path
+
+
+@pytest.fixture(scope="module")
+def kept(prefect_api, plan_file) -> Prefect:
+    """A server with a deployment that nothing may change."""
+    create_pool(prefect_api)
+    server = Prefect(prefect_api, plan_file.parent)
+    command = ["deploy", plan_file, "--name", "kept", "--work-pool", POOL]
+    assert server.cloudops(*command, "--cron", "0 4 * * *")[0] == 0
+    return server
 
 
 def shell(command: str, **fields) -> dict:
@@ -229,19 +239,15 @@ def test_what_is_not_given_again_is_taken_back(deployed, plan_file):
         (["--name", "local"], "belongs to the runs of engines"),
     ],
 )
-def test_what_is_refused_changes_nothing(prefect_api, tmp_path, plan_file, options, complaint):
-    create_pool(prefect_api)
-    server = Prefect(prefect_api, tmp_path)
-    defaults = {"--name": "kept", "--work-pool": POOL}
-    command = ["deploy", plan_file, *(x for pair in defaults.items() for x in pair)]
-    assert server.cloudops(*command, "--cron", "0 4 * * *")[0] == 0
-    before = what_is_deployed(server)
-    given = {**defaults, **dict(zip(options[::2], options[1::2], strict=True))}
-    code, out, err = server.cloudops("deploy", plan_file, *(x for p in given.items() for x in p))
+def test_what_is_refused_changes_nothing(kept, plan_file, options, complaint):
+    before = what_is_deployed(kept)
+    given = {"--name": "kept", "--work-pool": POOL}
+    given |= dict(zip(options[::2], options[1::2], strict=True))
+    code, out, err = kept.cloudops("deploy", plan_file, *(x for p in given.items() for x in p))
     assert (code, out) == (2, "")
     assert complaint in err
     assert len(err.splitlines()) == 1
-    assert what_is_deployed(server) == before
+    assert what_is_deployed(kept) == before
 
 
 def what_is_deployed(server: Prefect) -> dict:
