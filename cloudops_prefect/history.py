@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
     FlowRunFilter,
+    FlowRunFilterExpectedStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
     FlowRunFilterTags,
@@ -32,13 +33,13 @@ from cloudops_prefect.models import (
     PlanExecutionResult,
 )
 from cloudops_prefect.naming import FLOW_NAMES, RUN_PLAN, id_tag
+from cloudops_prefect.parameters import plan_of, request_ids, request_of
 from cloudops_prefect.plan_run import task_run_id
 from cloudops_prefect.records import read_results
 from cloudops_prefect.states import status_of
 from cloudops_prefect.unrecorded import unrecorded_results
 
 if TYPE_CHECKING:
-    from datetime import datetime
     from uuid import UUID
 
     from prefect.client.orchestration import PrefectClient
@@ -67,16 +68,14 @@ class Execution:
     @property
     def plan(self) -> ExecutionPlan | None:
         """The plan, None if the run is a single command's."""
-        plan = self.flow_run.parameters.get("plan")
-        return None if plan is None else ExecutionPlan.model_validate(plan)
+        return plan_of(self.flow_run)
 
     @property
     def request(self) -> ExecutionRequest | None:
         """The request, None if the run is a plan's."""
         if self.index is not None and (plan := self.plan) is not None:
             return plan.commands[self.index]
-        request = self.flow_run.parameters.get("request")
-        return None if request is None else ExecutionRequest.model_validate(request)
+        return request_of(self.flow_run)
 
 
 async def find(client: PrefectClient, wanted: UUID) -> Execution:
@@ -137,6 +136,7 @@ async def _find_in_plans(client: PrefectClient, wanted: UUID) -> Execution:
     while True:
         runs = await client.read_flow_runs(
             flow_filter=FlowFilter(name=FlowFilterName(any_=[RUN_PLAN])),
+            flow_run_filter=FlowRunFilter(expected_start_time=_due()),
             sort=FlowRunSort.EXPECTED_START_TIME_DESC,
             limit=PAGE,
             offset=offset,
@@ -151,11 +151,10 @@ async def _find_in_plans(client: PrefectClient, wanted: UUID) -> Execution:
 
 def _command_in(run: FlowRun, wanted: UUID) -> Execution | None:
     """Finds a command by its request's id, or by the execution's: a task run is there late."""
-    commands: list[dict[str, Any]] = run.parameters.get("plan", {}).get("commands", [])
     text = str(wanted)
-    for index, command in enumerate(commands):
+    for index, request_id in enumerate(request_ids(run)):
         execution_id = task_run_id(run.id, max(run.run_count, 1), index)
-        if execution_id == wanted or command.get("id") == text:
+        if execution_id == wanted or request_id == text:
             return Execution(execution_id, run, index)
     return None
 
@@ -233,11 +232,9 @@ async def read_list(
     client: PrefectClient, *, limit: int, offset: int, status: ExecutionStatus | None
 ) -> list[ExecutionSummary]:
     """Reads a page of executions, the newest first."""
-    wanted = None
+    wanted = FlowRunFilter(expected_start_time=_due())
     if status is not None:
-        wanted = FlowRunFilter(
-            state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_TYPES[status]))
-        )
+        wanted.state = FlowRunFilterState(type=FlowRunFilterStateType(any_=_TYPES[status]))
     runs = await client.read_flow_runs(
         flow_filter=_FLOWS,
         flow_run_filter=wanted,
@@ -262,6 +259,12 @@ async def read_api_logs(client: PrefectClient, execution: Execution) -> str:
         if len(page) < PAGE:
             return "".join(text)
         offset += PAGE
+
+
+def _due() -> FlowRunFilterExpectedStartTime:
+    # A schedule has its next hundred runs there already; the clocks of two machines may differ.
+    soon = datetime.now(UTC) + timedelta(minutes=1)
+    return FlowRunFilterExpectedStartTime(before_=soon)  # pyright: ignore[reportArgumentType]
 
 
 def _summary(run: FlowRun) -> ExecutionSummary:

@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import logging
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from prefect.client.schemas.filters import (
-    TaskRunFilter,
-    TaskRunFilterId,
-    TaskRunFilterState,
-    TaskRunFilterStateType,
-)
-from prefect.client.schemas.objects import TERMINAL_STATES
 from prefect.exceptions import ObjectNotFound
 from prefect.flow_engine import run_flow_async
 from prefect.states import Cancelled, Cancelling, Crashed, Pending
 
+from cloudops_prefect import recording
 from cloudops_prefect.api_errors import api_complaint
 from cloudops_prefect.crashes import shows_that_it_lives
 from cloudops_prefect.errors import ExecutionCancelledError, ExecutionNotRunningError
 from cloudops_prefect.flows import compile_command, compile_plan
-from cloudops_prefect.history import PAGE, read_status
+from cloudops_prefect.history import read_status
 from cloudops_prefect.models import ExecutionPlan, ExecutionRequest
-from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, plan_run_name, tags_of
+from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, plan_run_name, shown_name, tags_of
+from cloudops_prefect.parameters import parameters_of
 from cloudops_prefect.publishing import until_delivered
 
 if TYPE_CHECKING:
@@ -38,14 +33,12 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun
 
+    from cloudops_prefect.config import ExecutionConfig
     from cloudops_prefect.control import RunControl
     from cloudops_prefect.history import Execution
     from cloudops_prefect.services import Services
 
 LOCAL = "local"
-FORGET_INTERVAL = 5.0
-RECORDING_PATIENCE = 60.0
-RECORDING_INTERVAL = 0.1
 ENDING_INTERVAL = 0.02
 
 logger = logging.getLogger("cloudops_prefect.engine")
@@ -62,18 +55,11 @@ class Work:
         """The flow that runs it when it is deployed."""
         return RUN_PLAN if isinstance(self.item, ExecutionPlan) else RUN_COMMAND
 
-    @property
-    def run_name(self) -> str:
-        """What its run is called."""
+    def run_name(self, config: ExecutionConfig) -> str:
+        """Returns what its run is called, without secrets."""
         if isinstance(self.item, ExecutionPlan):
-            return plan_run_name(self.item)
-        return self.item.display_name
-
-    @property
-    def parameters(self) -> dict[str, Any]:
-        """The parameters with which a worker could run it again."""
-        name = "plan" if isinstance(self.item, ExecutionPlan) else "request"
-        return {name: self.item.model_dump(mode="json", exclude_none=True)}
+            return plan_run_name(self.item, config)
+        return shown_name(self.item, config)
 
     def compiled(self, services: Services) -> Flow[[], Any]:
         """Returns the flow that runs it here."""
@@ -87,9 +73,9 @@ async def create_run(services: Services, work: Work, idempotency_key: str | None
     deployment_id = await _local_deployment(services.client, work.flow_name)
     return await services.client.create_flow_run_from_deployment(
         deployment_id,
-        parameters=work.parameters,
+        parameters=parameters_of(work.item),
         state=Pending(),
-        name=work.run_name,
+        name=work.run_name(services.config),
         tags=tags_of(work.item.id, work.item.metadata),
         idempotency_key=idempotency_key,
     )
@@ -112,7 +98,7 @@ async def drive(services: Services, work: Work, flow_run: FlowRun) -> None:
         services.driven.discard(flow_run.id)
         services.controls.pop(flow_run.id, None)
         if (run := services.runs.pop(flow_run.id, None)) is not None:
-            services.unrecorded.update(run.task_run_ids)
+            services.unrecorded.update({end.task_run_id: end for end in run.ends.values()})
 
 
 async def _run_to_its_end(
@@ -205,39 +191,12 @@ async def stop_all(services: Services) -> None:
         control.cancel()
     while services.driven:
         await anyio.sleep(ENDING_INTERVAL)
-    await _until_recorded(services)
+    await recording.until_recorded(services.client, services.unrecorded)
 
 
 async def forget_recorded(services: Services) -> None:
-    """Forgets, every `FORGET_INTERVAL` seconds, the ended task runs that the API knows."""
-    while True:
-        await anyio.sleep(FORGET_INTERVAL)
-        with suppress(Exception):
-            await _forget_recorded(services)
-
-
-async def _until_recorded(services: Services) -> None:
-    """Waits until the API shows that the task runs of ended runs have ended."""
-    with anyio.move_on_after(RECORDING_PATIENCE) as patience:
-        await _forget_recorded(services)
-        while services.unrecorded:
-            await anyio.sleep(RECORDING_INTERVAL)
-            await _forget_recorded(services)
-    if patience.cancelled_caught:
-        count = len(services.unrecorded)
-        logger.warning("The API has not recorded the end of %d task runs", count)
-
-
-async def _forget_recorded(services: Services) -> None:
-    # Task runs travel to the API as events, and are there some time after they have ended.
-    unrecorded = sorted(services.unrecorded)
-    final = TaskRunFilterState(type=TaskRunFilterStateType(any_=sorted(TERMINAL_STATES)))
-    for start in range(0, len(unrecorded), PAGE):
-        ids = TaskRunFilterId(any_=unrecorded[start : start + PAGE])
-        found = await services.client.read_task_runs(
-            task_run_filter=TaskRunFilter(id=ids, state=final), limit=PAGE
-        )
-        services.unrecorded.difference_update(run.id for run in found)
+    """Keeps in mind only those ended task runs that the API has not recorded."""
+    await recording.forget_recorded(services.client, services.unrecorded)
 
 
 async def _local_deployment(client: PrefectClient, flow_name: str) -> UUID:

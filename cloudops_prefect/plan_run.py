@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import networkx as nx
     from prefect.client.schemas.objects import State
 
+    from cloudops_prefect.recording import TaskRunEnd
     from cloudops_prefect.services import Services
 
 PLAN_CANCELLED = "not run: the plan was cancelled"
@@ -46,6 +47,7 @@ class PlanRun:
     Attributes:
         results: How each command ended, by its index, without its output.
         executions: The commands that have been started.
+        ends: How the task run of each command ended.
         control: What cancels the run.
         final_state: The state in which the flow run ends, once everything has ended.
     """
@@ -65,6 +67,7 @@ class PlanRun:
         self.control = services.control(flow_run_id)
         services.runs[flow_run_id] = self
         self.results: dict[int, ExecutionResult] = {}
+        self.ends: dict[int, TaskRunEnd] = {}
         self.final_state: State[Any] | None = None
         self._graph = graph
         self._services = services
@@ -73,15 +76,9 @@ class PlanRun:
         self._env_from = env_from
         self._single = single
         self.executions: dict[int, CommandExecution] = {}
-        self._states: dict[int, State[Any]] = {}
         self._waiting_for: dict[int, int] = dict(graph.in_degree())
         limit = graph.graph.get("max_concurrency")
         self._own_slots = anyio.CapacityLimiter(limit or len(graph))
-
-    @property
-    def task_run_ids(self) -> list[UUID]:
-        """The task runs that have ended."""
-        return [self._id(index) for index in self._states]
 
     async def run(self) -> dict[int, ExecutionResult]:
         """Runs everything, and returns how each command ended."""
@@ -91,13 +88,13 @@ class PlanRun:
         return self.results
 
     async def _run_node(self, tasks: anyio.abc.TaskGroup, index: int) -> None:
-        self.results[index], self._states[index] = await self._settle(index)
+        self.results[index], self.ends[index] = await self._settle(index)
         for successor in self._graph.successors(index):
             self._waiting_for[successor] -= 1
             if self._waiting_for[successor] == 0:
                 tasks.start_soon(self._run_node, tasks, successor)
 
-    async def _settle(self, index: int) -> tuple[ExecutionResult, State[Any]]:
+    async def _settle(self, index: int) -> tuple[ExecutionResult, TaskRunEnd]:
         """Runs the command, or finds out why it doesn't run."""
         earlier = self._earlier.get(index)
         if earlier is not None and earlier.status is ExecutionStatus.COMPLETED:
@@ -136,7 +133,7 @@ class PlanRun:
                 await slots.enter_async_context(self._services.slots)
         return self._obstacle(index)
 
-    async def _run_command(self, index: int) -> tuple[ExecutionResult, State[Any]]:
+    async def _run_command(self, index: int) -> tuple[ExecutionResult, TaskRunEnd]:
         request = self._request(index)
         execution = CommandExecution(
             request,
@@ -147,10 +144,10 @@ class PlanRun:
         self.executions[index] = execution
         run = CommandRun(execution, self.flow_run_id, self._id(index))
         with self.control.running(execution):
-            state = await run_command_task(run, self._upstream(index))
+            end = await run_command_task(run, self._upstream(index))
         self._publish(index, execution.result_with_output)
         assert execution.result is not None  # noqa: S101 (the task has run)
-        return execution.result, state
+        return execution.result, end
 
     def in_order(self, *, with_output: bool = False) -> list[ExecutionResult]:
         """Returns the results in the plan's order, on demand with what the commands printed."""
@@ -164,7 +161,7 @@ class PlanRun:
             for index in indices
         ]
 
-    async def _record(self, index: int, state: State[Any]) -> State[Any]:
+    async def _record(self, index: int, state: State[Any]) -> TaskRunEnd:
         return await record_task_run(
             self._request(index), self._id(index), self._upstream(index), state
         )
@@ -176,7 +173,7 @@ class PlanRun:
     def _upstream(self, index: int) -> list[Any]:
         # What becomes of an upstream command is this module's decision: Prefect would leave the
         # dependents of a failed one in NotReady, which is not a final state.
-        return [allow_failure(self._states[other]) for other in self._graph.predecessors(index)]
+        return [allow_failure(self.ends[other].state) for other in self._graph.predecessors(index)]
 
     def _request(self, index: int) -> ExecutionRequest:
         return self._graph.nodes[index]["request"]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
 
     from cloudops_prefect.plan_run import PlanRun
+    from cloudops_prefect.recording import TaskRunEnd
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Services:
     controls: dict[UUID, RunControl] = field(default_factory=dict)
     runs: dict[UUID, PlanRun] = field(default_factory=dict)
     driven: set[UUID] = field(default_factory=set)
-    unrecorded: set[UUID] = field(default_factory=set)
+    unrecorded: dict[UUID, TaskRunEnd] = field(default_factory=dict)
 
     def control(self, flow_run_id: UUID) -> RunControl:
         """Returns what stops a run, the same one each time."""

@@ -19,6 +19,7 @@ from cloudops_prefect.models import (
     StderrEvent,
     StdoutEvent,
 )
+from cloudops_prefect.naming import shown_name
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -66,7 +67,7 @@ async def command_events(
     while not path.exists() and (ended := await result()) is None:
         await anyio.sleep(INTERVAL)
     yield StartedEvent(
-        execution_id=execution_id, request_id=request.id, command=request.display_name
+        execution_id=execution_id, request_id=request.id, command=shown_name(request, config)
     )
     if config.stream_output and path.exists():
         lines = line_events(
@@ -157,7 +158,7 @@ async def plan_events(  # noqa: C901, PLR0913, PLR0917 (one stream out of many)
             yield event
             if event.event_type in {"completed", "failed", "cancelled"}:
                 done += 1
-                yield progress(plan.commands[index].display_name)
+                yield progress(shown_name(plan.commands[index], config))
         await following
     finally:
         following.cancel()

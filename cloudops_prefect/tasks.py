@@ -11,7 +11,6 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import TaskRunContext
 from prefect.task_engine import AsyncTaskRunEngine
 from prefect.tasks import Task
-from prefect.utilities.engine import emit_task_run_state_change_event
 
 from cloudops_prefect.block_env import read_environment
 from cloudops_prefect.errors import InvalidCommandError, ValidationError
@@ -20,6 +19,7 @@ from cloudops_prefect.models import ExecutionRequest, ExecutionResult
 from cloudops_prefect.naming import api_credentials, shown_name
 from cloudops_prefect.output import OutputReader
 from cloudops_prefect.publishing import OutputFeed
+from cloudops_prefect.recording import TaskRunEnd, end_of
 from cloudops_prefect.services import Services, current_services
 from cloudops_prefect.states import error_of, state_of
 
@@ -195,8 +195,8 @@ class CommandTaskEngine(AsyncTaskRunEngine[[ExecutionRequest], ExecutionResult])
         """Leaves out the record that says what the state says: it costs more than the task run."""
 
 
-async def run_command_task(run: CommandRun, wait_for: Iterable[State[Any]]) -> State[Any]:
-    """Runs a prepared command as a Prefect task run of the id it was given; returns its state."""
+async def run_command_task(run: CommandRun, wait_for: Iterable[Any]) -> TaskRunEnd:
+    """Runs a prepared command as a Prefect task run of the id that it was given."""
     request = run.execution.request
     engine = CommandTaskEngine(
         task=TASKS[request.command.type], parameters={"request": request}, wait_for=list(wait_for)
@@ -209,20 +209,21 @@ async def run_command_task(run: CommandRun, wait_for: Iterable[State[Any]]) -> S
                     await engine.call_task_fn(transaction)
     finally:
         _prepared.reset(token)
-    return engine.state
+    assert engine.task_run is not None  # noqa: S101 (it has run)
+    return end_of(engine.task_run, engine.state)
 
 
 async def record_task_run(
     request: ExecutionRequest, task_run_id: UUID, wait_for: Iterable[Any], state: State[Any]
-) -> State[Any]:
+) -> TaskRunEnd:
     """Records a task run that ends without having run, so that the UI shows the whole plan."""
     command_task: CommandTask = TASKS[request.command.type]
-    wait_for = list(wait_for)
-    task_run = await command_task.create_local_run(id=task_run_id, wait_for=wait_for)
+    task_run = await command_task.create_local_run(id=task_run_id, wait_for=list(wait_for))
     async with current_services() as services:
         task_run.name = shown_name(request, services.config)
     state.state_details.task_run_id = task_run.id
     state.state_details.flow_run_id = task_run.flow_run_id
-    pending, task_run.state = task_run.state, state
-    emit_task_run_state_change_event(task_run, initial_state=pending, validated_state=state)
-    return state
+    task_run.state = state
+    end = end_of(task_run, state)
+    end.tell()
+    return end

@@ -37,6 +37,10 @@ async def ready(config: ExecutionConfig, count: int) -> None:
     await soon(lambda: count_ready(config.resolved_log_dir) == count, 30)
 
 
+def signs_of_life(config: ExecutionConfig) -> list[Path]:
+    return list(config.resolved_log_dir.glob("*.alive"))
+
+
 async def names_of_states(flow_run_id) -> set[str]:
     """The names of the states of a run and of all of its task runs."""
     async with get_client() as client:
@@ -151,12 +155,10 @@ async def test_sigkill_leaves_nothing_and_the_next_engine_tells_the_truth(api, c
             assert "died; last heard of at 20" in (result.results[0].error or ""), kind
             path = config.log_path(result.results[0].execution_id)
             assert path.open("rb").read(6) == b"ready\n", kind
-    assert list(Path(config.resolved_log_dir).glob("*.alive")) == []
+    assert signs_of_life(config) == []
 
 
-async def test_the_end_of_the_loop_is_a_cancellation(api, config, mark):
-    """`asyncio.run` ends while a plan runs; nobody has closed the engine."""
-    code = """
+ENDS_WITHOUT_CLOSING = """
 import asyncio, sys
 from cloudops_prefect import ExecutionConfig, ExecutionEngine, ExecutionPlan
 async def main():
@@ -167,21 +169,33 @@ async def main():
             print(execution_id)
             return
 """
-    endings = {
-        "run": "asyncio.run(main())",
-        "closed": "l = asyncio.new_event_loop(); l.run_until_complete(main()); l.close()",
-    }
-    for ending in endings.values():
-        plan = plan_of("sleeps", mark)
-        done = subprocess.run(
-            [sys.executable, "-c", code + ending, plan.model_dump_json()],
-            env=os.environ | {"PREFECT_API_URL": api, "CLOUDOPS_LOG_DIR": str(config.log_dir)},
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        assert done.returncode == 0, done.stderr
-        assert processes(mark) == []
-        async with ExecutionEngine(config) as engine:
-            assert await engine.get_status(done.stdout.strip()) is ExecutionStatus.CANCELLED
-        assert await names_of_states(done.stdout.strip()) == {"Cancelled"}
+
+
+def printed(api: str, config: ExecutionConfig, code: str, *args: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *args],
+        env=os.environ | {"PREFECT_API_URL": api, "CLOUDOPS_LOG_DIR": str(config.log_dir)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [
+        "asyncio.run(main())",
+        "l = asyncio.new_event_loop(); l.run_until_complete(main()); l.close()",
+    ],
+    ids=["cancelled", "forgotten"],
+)
+async def test_the_end_of_the_loop_is_a_cancellation(api, config, mark, ending):
+    plan = plan_of("sleeps", mark)
+    code = ENDS_WITHOUT_CLOSING + ending
+    execution_id = printed(api, config, code, plan.model_dump_json())
+    assert processes(mark) == []
+    async with ExecutionEngine(config) as engine:
+        assert await engine.get_status(execution_id) is ExecutionStatus.CANCELLED
+    assert await names_of_states(execution_id) == {"Cancelled"}
