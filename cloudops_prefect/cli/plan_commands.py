@@ -1,0 +1,122 @@
+"""Commands about plans as files."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from cloudops_prefect.cli import exit_codes, printing
+from cloudops_prefect.cli.arguments import Json
+from cloudops_prefect.cli.root import app, connect, run_async, valid_plan
+from cloudops_prefect.errors import ValidationError
+
+
+@app.command
+def validate(plan: Path, /, *, json: Json = False) -> int:
+    """Check a plan without running it.
+
+    Parameters
+    ----------
+    plan
+        A YAML or JSON file.
+    """
+    from cloudops_prefect.config import ExecutionConfig
+    from cloudops_prefect.planfile import load_plan
+
+    try:
+        loaded = load_plan(plan)
+        loaded.validate(ExecutionConfig.load())
+    except ValidationError as error:
+        if not json:
+            raise
+        printing.json_document({"valid": False, "error": str(error)})
+        return exit_codes.BAD_INPUT
+    if json:
+        printing.json_document({"valid": True, "commands": len(loaded.commands)})
+    else:
+        kind = loaded.strategy.type.replace("_", " ")
+        printing.line(f"{plan}: valid, {len(loaded.commands)} commands, {kind}")
+    return exit_codes.COMPLETED
+
+
+@app.command
+def schema(
+    *,
+    plan: Annotated[bool, Parameter(negative="")] = False,
+    request: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Print the JSON Schema of plans or of requests.
+
+    Parameters
+    ----------
+    plan
+        That of plans, the default.
+    request
+        That of requests.
+    """
+    from cloudops_prefect.planfile import json_schema
+
+    if plan and request:
+        raise ValidationError("--plan and --request exclude each other")
+    printing.json_document(json_schema("request" if request else "plan"))
+    return exit_codes.COMPLETED
+
+
+@app.command
+def deploy(  # noqa: PLR0913
+    plan: Path,
+    /,
+    *,
+    name: str,
+    work_pool: str,
+    cron: str | None = None,
+    interval: str | None = None,
+    rrule: str | None = None,
+    timezone: str | None = None,
+    concurrency_limit: int | None = None,
+    paused: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+) -> int:
+    """Make a plan a deployment, which runs on schedule, from the UI and by name.
+
+    The same name again changes the deployment; what is not given then is taken back.
+
+    Parameters
+    ----------
+    plan
+        A YAML or JSON file.
+    name
+        What the deployment is called; in Prefect run-plan/NAME.
+    work_pool
+        The work pool whose workers run it.
+    cron
+        When it runs by itself, like '0 3 * * *'.
+    interval
+        How often it runs by itself, like 30m.
+    rrule
+        When it runs by itself, like 'FREQ=WEEKLY;BYDAY=MO'.
+    timezone
+        The schedule's, like Europe/Berlin; UTC if absent.
+    concurrency_limit
+        How many runs may be under way at once.
+    paused
+        Leave the schedule at rest.
+    """
+    loaded = valid_plan(plan)
+    connect()
+    from cloudops_prefect.cli import deploying
+
+    return run_async(
+        deploying.deploy(
+            loaded,
+            json=json,
+            name=name,
+            work_pool=work_pool,
+            cron=cron,
+            interval=interval,
+            rrule=rrule,
+            timezone=timezone,
+            concurrency_limit=concurrency_limit,
+            paused=paused,
+        )
+    )

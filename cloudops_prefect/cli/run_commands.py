@@ -1,0 +1,108 @@
+"""Commands that run something in the foreground."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+from cloudops_prefect.cli.arguments import CommandOptions, Json, Quiet, execution_id
+from cloudops_prefect.cli.root import Id, app, connect, run_async, valid_plan
+
+if TYPE_CHECKING:
+    from cloudops_prefect.models import Command
+
+Arguments = Annotated[str, Parameter(allow_leading_hyphen=True)]
+
+_DEFAULTS = CommandOptions()
+
+
+@app.command
+def run(plan: Path, /, *, json: Json = False, quiet: Quiet = False) -> int:
+    """Run a plan and show what its commands print.
+
+    Parameters
+    ----------
+    plan
+        A YAML or JSON file.
+    json
+        Print the result as JSON in place of the output.
+    quiet
+        Print the summary only.
+    """
+    loaded = valid_plan(plan)
+    connect()
+    from cloudops_prefect.cli.running import run_plan
+
+    return run_async(run_plan(loaded, json=json, quiet=quiet))
+
+
+@app.command(name="exec")
+def exec_(program: str, /, *args: Arguments, options: CommandOptions = _DEFAULTS) -> int:
+    """Run a program with its arguments: cloudops exec [OPTIONS] -- PROGRAM ARGS...
+
+    Its exit code is ours.
+    """
+    from cloudops_prefect.models import ExecCommand
+
+    return _run_command(ExecCommand(program=program, args=list(args)), options)
+
+
+@app.command
+def shell(command: str, /, *, options: CommandOptions = _DEFAULTS) -> int:
+    """Run a line of bash: cloudops shell 'make test | tail'.
+
+    Its exit code is ours.
+    """
+    from cloudops_prefect.models import ShellCommand
+
+    return _run_command(ShellCommand(command=command), options)
+
+
+@app.command
+def aws(
+    service: str,
+    operation: str,
+    /,
+    *args: Arguments,
+    profile: str | None = None,
+    region: str | None = None,
+    options: CommandOptions = _DEFAULTS,
+) -> int:
+    """Run the AWS CLI: cloudops aws [OPTIONS] s3 ls --recursive.
+
+    What follows the service goes to the AWS CLI as it is. Its exit code is ours.
+
+    Parameters
+    ----------
+    profile
+        The profile of the AWS configuration.
+    region
+        The region, like eu-central-1.
+    """
+    from cloudops_prefect.models import AwsCliCommand
+
+    command = AwsCliCommand(
+        service=service, operation=operation, args=list(args), profile=profile, region=region
+    )
+    return _run_command(command, options)
+
+
+@app.command
+def resume(id_: Id, /, *, json: Json = False, quiet: Quiet = False) -> int:
+    """Run again what has not completed of an execution."""
+    identifier = execution_id(id_)
+    connect()
+    from cloudops_prefect.cli import running
+
+    return run_async(running.resume(identifier, json=json, quiet=quiet))
+
+
+def _run_command(command: "Command", options: CommandOptions) -> int:
+    from cloudops_prefect.config import ExecutionConfig
+
+    request = options.request(command)
+    request.validate(ExecutionConfig.load())
+    connect()
+    from cloudops_prefect.cli.running import run_command
+
+    return run_async(run_command(request, json=options.json, quiet=options.quiet))
