@@ -37,7 +37,7 @@ async def print_result(execution_id: UUID, *, json: bool) -> int:
         printing.json_document(result)
         return 0
     if isinstance(result, PlanExecutionResult):
-        printing.plan_summary(result, printing.numbered(result))
+        printing.plan_summary(result, [f"command {i}" for i in range(len(result.results))])
     else:
         printing.command_summary(result)
     printing.line(f"UI: {ui_url}")

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from cloudops_prefect.models import (
-        ExecutionPlan,
         ExecutionResult,
         ExecutionSummary,
         PlanExecutionResult,
@@ -101,19 +100,6 @@ def command_summary(result: "ExecutionResult") -> None:
     for stream, text in (("stdout", result.stdout), ("stderr", result.stderr)):
         if text:
             line(f"{stream}:\n{text.rstrip(chr(10))}")
-
-
-def command_names(plan: "ExecutionPlan") -> list[str]:
-    """What each command of a plan is called, two of the same name told apart by their number."""
-    names = [request.display_name for request in plan.commands]
-    return [
-        name if names.count(name) == 1 else f"{name} #{index}" for index, name in enumerate(names)
-    ]
-
-
-def numbered(result: "PlanExecutionResult") -> list[str]:
-    """What the commands of a plan are called where only their results are at hand."""
-    return [f"command {index}" for index in range(len(result.results))]
 
 
 def seconds(duration: timedelta) -> str:

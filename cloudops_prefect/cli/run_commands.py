@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from cloudops_prefect.cli import exit_codes
 from cloudops_prefect.cli.arguments import CommandOptions, Json, Quiet, execution_id
 from cloudops_prefect.cli.root import Id, app, connect, run_async, valid_plan
 
@@ -17,19 +18,33 @@ _DEFAULTS = CommandOptions()
 
 
 @app.command
-def run(plan: Path, /, *, json: Json = False, quiet: Quiet = False) -> int:
+def run(
+    plan: Path,
+    /,
+    *,
+    dry_run: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
     """Run a plan and show what its commands print.
 
     Parameters
     ----------
     plan
         A YAML or JSON file.
+    dry_run
+        Print what would run, in order, and start nothing.
     json
         Print the result as JSON in place of the output.
     quiet
         Print the summary only.
     """
     loaded = valid_plan(plan)
+    if dry_run:
+        from cloudops_prefect.cli import dry_run as dry
+
+        dry.dry_run(loaded, json=json)
+        return exit_codes.COMPLETED
     connect()
     from cloudops_prefect.cli.running import run_plan
 

@@ -7,9 +7,11 @@ from uuid import UUID
 from cloudops_prefect.cli import exit_codes, printing
 from cloudops_prefect.cli.event_lines import CommandLines, PlanLines
 from cloudops_prefect.cli.following import follow, interruptible
+from cloudops_prefect.cli.names import command_names
 from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.engine import ExecutionEngine
 from cloudops_prefect.models import PlanExecutionResult
+from cloudops_prefect.naming import api_credentials
 
 if TYPE_CHECKING:
     from cloudops_prefect.models import (
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 async def run_plan(plan: "ExecutionPlan", *, json: bool, quiet: bool) -> int:
     """Runs a plan to its end; returns the exit code."""
-    names = printing.command_names(plan)
+    names = command_names(plan, api_credentials())
     lines = PlanLines({r.id: name for r, name in zip(plan.commands, names, strict=True)})
     show = _nothing if json or quiet else lines.show
     with interruptible() as interruption:
@@ -54,7 +56,7 @@ async def resume(execution_id: UUID, *, json: bool, quiet: bool) -> int:
             result = await follow(engine, again, show, interruption)
             ui_url = engine.ui_url(result.execution_id)
     if isinstance(result, PlanExecutionResult):
-        _print_plan(result, printing.numbered(result), ui_url, json=json)
+        _print_plan(result, _unnamed(result), ui_url, json=json)
         return exit_codes.of_status(result.status, interruption.signal_number)
     _print_command(result, ui_url, json=json, quiet=quiet)
     return exit_codes.of_command(result, interruption.signal_number)
@@ -62,6 +64,10 @@ async def resume(execution_id: UUID, *, json: bool, quiet: bool) -> int:
 
 async def _resumed(resumption: Awaitable[UUID | None], execution_id: UUID) -> UUID:
     return await resumption or execution_id
+
+
+def _unnamed(result: "PlanExecutionResult") -> list[str]:
+    return [f"command {index}" for index in range(len(result.results))]
 
 
 def _print_plan(

@@ -1,0 +1,48 @@
+"""What people see of the commands of a plan: their names, without secrets."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from cloudops_prefect.config import ExecutionConfig
+from cloudops_prefect.execution import redactor_for
+from cloudops_prefect.models import one_line
+
+if TYPE_CHECKING:
+    from cloudops_prefect.models import ExecutionPlan, ExecutionRequest
+
+
+def command_names(plan: "ExecutionPlan", secrets: Iterable[str] = ()) -> list[str]:
+    """What each command of a plan is called, two of the same name told apart by their number.
+
+    Args:
+        plan: Whose commands.
+        secrets: Values to mask besides those of the environment.
+    """
+    config, hidden = ExecutionConfig.load(), tuple(secrets)
+    return numbered([_shown(request, config, hidden) for request in plan.commands])
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """Adds its position to a name that is there more than once."""
+    count = Counter(names)
+    return [name if count[name] == 1 else f"{name} #{index}" for index, name in enumerate(names)]
+
+
+def title_of(plan: "ExecutionPlan", secrets: Iterable[str] = ()) -> str:
+    """What a plan is called."""
+    envs = [request.env for request in plan.commands]
+    redactor = redactor_for(ExecutionConfig.load(), envs, secrets)
+    return one_line(redactor.text(plan.description)) or "plan"
+
+
+def size_of(plan: "ExecutionPlan") -> str:
+    """How many commands a plan has, and in which order they run."""
+    count = len(plan.commands)
+    kind = plan.strategy.type.replace("_", " ")
+    return f"{count} command{'' if count == 1 else 's'}, {kind}"
+
+
+def _shown(request: "ExecutionRequest", config: ExecutionConfig, secrets: tuple[str, ...]) -> str:
+    redactor = redactor_for(config, [request.env], secrets)
+    return one_line(redactor.text(request.display_text))
