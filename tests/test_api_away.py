@@ -18,6 +18,8 @@ SECONDS = float(os.environ.get("CLOUDOPS_TEST_OUTAGE", "0"))
 
 @pytest.fixture
 def server(tmp_path):
+    # Prefect's worker of events stays with the server that it was begun with.
+    send_what_is_queued()
     server = PrefectServer(tmp_path)
     server.start()
     with temporary_settings({PREFECT_API_URL: server.url}):
