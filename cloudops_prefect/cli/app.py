@@ -7,14 +7,22 @@ from typing import Any, cast
 
 from cyclopts import CycloptsError
 
-from cloudops_prefect.cli import exit_codes, look_commands, plan_commands, printing, run_commands
+from cloudops_prefect.cli import (
+    doctor_command,
+    exit_codes,
+    look_commands,
+    picture_commands,
+    plan_commands,
+    printing,
+    run_commands,
+)
 from cloudops_prefect.cli.arguments import verbatim
 from cloudops_prefect.cli.root import app
 from cloudops_prefect.cli.server_app import server_app
 from cloudops_prefect.errors import ExecutionError, ValidationError
 
 # Importing these has registered their commands.
-COMMANDS = (run_commands, look_commands, plan_commands)
+COMMANDS = (run_commands, look_commands, plan_commands, picture_commands, doctor_command)
 app.command(server_app)
 
 

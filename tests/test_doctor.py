@@ -1,0 +1,103 @@
+"""`cloudops doctor`, and the automation that it creates, against a real server."""
+
+import os
+import subprocess
+import sys
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from engines import until
+from prefect.client.orchestration import get_client
+from prefect.events.clients import get_events_client
+from prefect.events.schemas.events import Event
+from prefect.states import Completed, Running
+
+from cloudops_prefect.doctor import HEARTBEAT, NAME, crash_automation, examine
+
+pytestmark = [pytest.mark.anyio, pytest.mark.server]
+NOWHERE = "http://127.0.0.1:9/api"
+
+
+@pytest.fixture
+async def client(api):
+    async with get_client() as client:
+        yield client
+        for automation in await client.read_automations_by_name(NAME):
+            await client.delete_automation(automation.id)
+
+
+def findings_of(findings) -> dict[str, bool]:
+    return {finding.subject: finding.ok for finding in findings}
+
+
+async def test_what_is_missing_is_named_and_created_once(client, config):
+    before = await examine(config)
+    assert findings_of(before) == {"API": True, "log directory": True, "crash detection": False}
+    assert "doctor --fix" in before[-1].advice
+    for _ in range(2):
+        assert findings_of(await examine(config, fix=True))["crash detection"]
+    assert findings_of(await examine(config))["crash detection"]
+    (automation,) = await client.read_automations_by_name(NAME)
+    assert automation.trigger.within >= timedelta(seconds=3 * 180)
+
+
+async def test_an_automation_that_is_too_quick_is_replaced(client, config):
+    await client.create_automation(crash_automation(timedelta(seconds=60)))
+    assert "less than 3 heartbeats" in (await examine(config))[-1].detail
+    await examine(config, fix=True)
+    (automation,) = await client.read_automations_by_name(NAME)
+    assert automation.trigger.within > timedelta(seconds=60)
+
+
+async def heartbeat(client, flow_run_id) -> None:
+    event = Event(
+        occurred=(await client.read_flow_run(flow_run_id)).state.timestamp,
+        event=HEARTBEAT,
+        resource={"prefect.resource.id": f"prefect.flow-run.{flow_run_id}"},
+        related=[
+            {
+                "prefect.resource.id": f"prefect.flow.{uuid4()}",
+                "prefect.resource.role": "flow",
+                "prefect.resource.name": "run-command",
+            }
+        ],
+    )
+    async with get_events_client() as events:
+        await events.emit(event)
+
+
+async def test_a_run_without_heartbeats_is_marked_and_one_that_has_ended_is_not(client, config):
+    await client.create_automation(crash_automation(timedelta(seconds=10)))
+    flow_id = await client.create_flow_from_name("run-command")
+    deployment_id = await client.create_deployment(flow_id, name=uuid4().hex)
+    runs = [
+        await client.create_flow_run_from_deployment(deployment_id, state=Running())
+        for _ in range(2)
+    ]
+    for run in runs:
+        await client.set_flow_run_state(run.id, Running(), force=True)
+        await heartbeat(client, run.id)
+    silent, ended = runs
+    await client.set_flow_run_state(ended.id, Completed(), force=True)
+
+    async def is_marked() -> bool:
+        return (await client.read_flow_run(silent.id)).state.is_crashed()
+
+    await until(is_marked, 60)
+    assert (await client.read_flow_run(ended.id)).state.is_completed()
+    assert "no heartbeat for 10 s" in (await client.read_flow_run(silent.id)).state.message
+
+
+def test_the_command_says_what_is_wrong_and_how_to_mend_it(api, tmp_path):
+    env = os.environ | {"PREFECT_API_URL": NOWHERE, "CLOUDOPS_LOG_DIR": "/dev/null"}
+    done = subprocess.run(
+        [sys.executable, "-m", "cloudops_prefect", "doctor"],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert f"no  API: the Prefect API at {NOWHERE} does not answer" in done.stdout
+    assert "/dev/null is not a directory" in done.stdout
