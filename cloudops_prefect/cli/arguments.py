@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from string import hexdigits
 from typing import TYPE_CHECKING, Annotated
-from uuid import UUID
 
 from cyclopts import Parameter
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Json = Annotated[bool, Parameter(negative="", help="Print JSON.")]
 Quiet = Annotated[bool, Parameter(name=("--quiet", "-q"), negative="")]
 
+_ID_DIGITS = 32
 _TAKES_THE_REST = {"exec", "aws"}
 _WITHOUT_VALUE = {"--json", "--quiet", "-q", "--help", "-h"}
 
@@ -90,18 +91,17 @@ def verbatim(tokens: Sequence[str]) -> list[str]:
     return [*tokens[:position], "--", *tokens[position:]]
 
 
-def execution_id(text: str) -> UUID:
-    """Reads an id.
+def id_text(text: str) -> str:
+    """Checks that a text is an id or the beginning of one; returns it in lower case.
 
     Raises:
-        ValidationError: The text is not one.
+        ValidationError: It is not.
     """
-    try:
-        return UUID(text)
-    except ValueError:
-        raise ValidationError(
-            f"{text!r} is not an execution id; `cloudops list` shows them"
-        ) from None
+    wanted = text.lower()
+    digits = wanted.replace("-", "")
+    if not digits or len(digits) > _ID_DIGITS or set(digits) - set(hexdigits):
+        raise ValidationError(f"{text!r} is not an execution id; `cloudops list` shows them")
+    return wanted
 
 
 def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:

@@ -1,9 +1,9 @@
 """Executions looked at, whoever runs them."""
 
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 from cloudops_prefect.cli import printing
+from cloudops_prefect.cli.api import resolve
 from cloudops_prefect.cli.event_lines import CommandLines, PlanLines
 from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.engine import ExecutionEngine
@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from cloudops_prefect.models import ExecutionEvent
 
 
-async def print_status(execution_id: UUID, *, json: bool) -> int:
+async def print_status(id_text: str, *, json: bool) -> int:
     """Prints where an execution stands."""
+    execution_id = await resolve(id_text)
     async with ExecutionEngine(ExecutionConfig.load()) as engine:
         status = await engine.get_status(execution_id)
     if json:
@@ -25,8 +26,9 @@ async def print_status(execution_id: UUID, *, json: bool) -> int:
     return 0
 
 
-async def print_result(execution_id: UUID, *, json: bool) -> int:
+async def print_result(id_text: str, *, json: bool) -> int:
     """Prints how an execution ended."""
+    execution_id = await resolve(id_text)
     async with ExecutionEngine(ExecutionConfig.load()) as engine:
         status = await engine.get_status(execution_id)
         if not status.is_final:
@@ -44,8 +46,9 @@ async def print_result(execution_id: UUID, *, json: bool) -> int:
     return 0
 
 
-async def print_logs(execution_id: UUID, *, json: bool) -> int:
+async def print_logs(id_text: str, *, json: bool) -> int:
     """Prints what an execution has printed so far."""
+    execution_id = await resolve(id_text)
     async with ExecutionEngine(ExecutionConfig.load()) as engine:
         logs = await engine.read_logs(execution_id)
     if json:
@@ -55,8 +58,9 @@ async def print_logs(execution_id: UUID, *, json: bool) -> int:
     return 0
 
 
-async def follow_logs(execution_id: UUID, *, json: bool) -> int:
+async def follow_logs(id_text: str, *, json: bool) -> int:
     """Prints what an execution prints, from its first line, until it ends."""
+    execution_id = await resolve(id_text)
     async with ExecutionEngine(ExecutionConfig.load()) as engine:
         show = _show_json if json else None
         async for event in engine.stream(execution_id):
@@ -80,8 +84,9 @@ async def print_list(*, limit: int, status: str | None, json: bool) -> int:
     return 0
 
 
-async def cancel(execution_id: UUID, *, json: bool) -> int:
+async def cancel(id_text: str, *, json: bool) -> int:
     """Asks for the end of an execution."""
+    execution_id = await resolve(id_text)
     async with ExecutionEngine(ExecutionConfig.load()) as engine:
         await engine.cancel(execution_id)
         status = await engine.get_status(execution_id)

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from cloudops_prefect.cli.arguments import Json, execution_id
+from cloudops_prefect.cli.arguments import Json, id_text
 from cloudops_prefect.cli.root import Id, app, connect, run_async
 
 Status = Literal["pending", "running", "completed", "failed", "cancelled", "timeout"]
@@ -13,7 +13,7 @@ Status = Literal["pending", "running", "completed", "failed", "cancelled", "time
 @app.command
 def status(id_: Id, /, *, json: Json = False) -> int:
     """Print where an execution stands."""
-    identifier = execution_id(id_)
+    identifier = id_text(id_)
     connect()
     from cloudops_prefect.cli.inspecting import print_status
 
@@ -23,7 +23,7 @@ def status(id_: Id, /, *, json: Json = False) -> int:
 @app.command
 def result(id_: Id, /, *, json: Json = False) -> int:
     """Print how an execution ended."""
-    identifier = execution_id(id_)
+    identifier = id_text(id_)
     connect()
     from cloudops_prefect.cli.inspecting import print_result
 
@@ -47,7 +47,7 @@ def logs(
     json
         Print JSON; with --follow, one event a line.
     """
-    identifier = execution_id(id_)
+    identifier = id_text(id_)
     connect()
     from cloudops_prefect.cli.inspecting import follow_logs, print_logs
 
@@ -74,7 +74,7 @@ def list_(*, limit: int = 20, status: Status | None = None, json: Json = False) 
 @app.command
 def cancel(id_: Id, /, *, json: Json = False) -> int:
     """Cancel an execution, wherever it runs."""
-    identifier = execution_id(id_)
+    identifier = id_text(id_)
     connect()
     from cloudops_prefect.cli import inspecting
 

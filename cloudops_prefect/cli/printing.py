@@ -102,6 +102,11 @@ def command_summary(result: "ExecutionResult") -> None:
             line(f"{stream}:\n{text.rstrip(chr(10))}")
 
 
+def colour(status: str) -> str:
+    """The style of a status."""
+    return _COLOURS.get(status, "")
+
+
 def seconds(duration: timedelta) -> str:
     """A duration as people read it: 0.3s, 12s, 5m 03s, 2h 05m."""
     total = duration.total_seconds()
@@ -131,11 +136,12 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     for heading in headings:
         table.add_column(heading, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell, style=_COLOURS.get(cell, "")) for cell in row))
-    _console().print(table)
+        table.add_row(*(Text(cell, style=colour(cell)) for cell in row))
+    console().print(table)
 
 
-def _console() -> "Console":
+def console() -> "Console":
+    """What rich prints to."""
     from rich.console import Console
 
     # Where nobody looks at a screen, a row is one line, however long.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from cloudops_prefect.cli import exit_codes
-from cloudops_prefect.cli.arguments import CommandOptions, Json, Quiet, execution_id
+from cloudops_prefect.cli.arguments import CommandOptions, Json, Quiet, id_text
 from cloudops_prefect.cli.root import Id, app, connect, run_async, valid_plan
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def aws(
 @app.command
 def resume(id_: Id, /, *, json: Json = False, quiet: Quiet = False) -> int:
     """Run again what has not completed of an execution."""
-    identifier = execution_id(id_)
+    identifier = id_text(id_)
     connect()
     from cloudops_prefect.cli import running
 

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from cloudops_prefect.cli import exit_codes, printing
+from cloudops_prefect.cli.api import resolve
 from cloudops_prefect.cli.event_lines import CommandLines, PlanLines
 from cloudops_prefect.cli.following import follow, interruptible
 from cloudops_prefect.cli.names import command_names
@@ -47,8 +48,9 @@ async def run_command(request: "ExecutionRequest", *, json: bool, quiet: bool) -
     return exit_codes.of_command(result, interruption.signal_number)
 
 
-async def resume(execution_id: UUID, *, json: bool, quiet: bool) -> int:
+async def resume(id_text: str, *, json: bool, quiet: bool) -> int:
     """Runs what has not completed of an earlier execution; returns the exit code."""
+    execution_id = await resolve(id_text)
     show = _nothing if json or quiet else PlanLines({}).show
     with interruptible() as interruption:
         async with ExecutionEngine(ExecutionConfig.load()) as engine:

@@ -1,0 +1,97 @@
+"""What the API knows of a run of a plan, command by command."""
+
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+
+from cloudops_prefect import history
+from cloudops_prefect.cli.api import api
+from cloudops_prefect.cli.names import command_names
+from cloudops_prefect.cli.picture import CommandFacts, Picture
+from cloudops_prefect.errors import ExecutionNotFoundError
+from cloudops_prefect.models import ExecutionPlan, ExecutionStatus, ParallelStrategy
+from cloudops_prefect.naming import api_credentials
+from cloudops_prefect.states import status_of
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
+
+    from cloudops_prefect.history import Execution
+    from cloudops_prefect.models import ExecutionResult
+
+_PAGE = 200
+
+
+async def picture_of_run(execution_id: UUID) -> Picture:
+    """Reads what is to be drawn of a run; that of a command is the one of its plan.
+
+    Raises:
+        ExecutionNotFoundError: if the API knows no such execution.
+    """
+    async with api() as client:
+        execution = await history.find(client, execution_id)
+        plan = _plan_of(execution)
+        facts = await read_facts(client, execution, plan)
+    return Picture.of(plan, facts, api_credentials())
+
+
+async def names_of_run(execution_id: UUID) -> dict[UUID, str]:
+    """Reads what the commands of a run are called, by the ids of their requests; none if none."""
+    async with api() as client:
+        plan = (await history.find(client, execution_id)).plan
+    if plan is None:
+        return {}
+    names = command_names(plan, api_credentials())
+    return {request.id: name for request, name in zip(plan.commands, names, strict=True)}
+
+
+async def read_facts(
+    client: "PrefectClient", execution: "Execution", plan: ExecutionPlan
+) -> list[CommandFacts]:
+    """Reads where each command of a plan's run stands."""
+    ended = status_of(execution.flow_run.state).is_final
+    if ended and execution.plan is not None:
+        whole = history.Execution(execution.flow_run.id, execution.flow_run)
+        plan_result = await history.read_plan_result(client, whole)
+        return [_facts(result) for result in plan_result.results]
+    if ended:
+        return [_facts(await history.read_result(client, execution))]
+    facts = await _of_task_runs(client, execution, plan)
+    results = await history.read_results(client, execution.flow_run.id)
+    facts |= {index: _facts(result) for index, result in results.items()}
+    pending = CommandFacts(ExecutionStatus.PENDING)
+    return [facts.get(index, pending) for index in range(len(plan.commands))]
+
+
+async def _of_task_runs(
+    client: "PrefectClient", execution: "Execution", plan: ExecutionPlan
+) -> dict[int, CommandFacts]:
+    indices = {one.id: one.index or 0 for one in history.commands_of(execution, plan)}
+    wanted = FlowRunFilter(id=FlowRunFilterId(any_=[execution.flow_run.id]))
+    facts: dict[int, CommandFacts] = {}
+    offset = 0
+    while True:
+        page = await client.read_task_runs(flow_run_filter=wanted, limit=_PAGE, offset=offset)
+        for run in page:
+            if run.id in indices:
+                status = status_of(run.state)
+                facts[indices[run.id]] = CommandFacts(status, run.start_time, run.end_time)
+        if len(page) < _PAGE:
+            return facts
+        offset += _PAGE
+
+
+def _plan_of(execution: "Execution") -> ExecutionPlan:
+    if (plan := execution.plan) is not None:
+        return plan
+    if (request := execution.request) is None:
+        raise ExecutionNotFoundError(execution.id)
+    # A single command is drawn as a plan of one.
+    description = request.display_text
+    return ExecutionPlan(description=description, commands=[request], strategy=ParallelStrategy())
+
+
+def _facts(result: "ExecutionResult") -> CommandFacts:
+    ended = None if result.started_at is None else result.started_at + result.duration
+    return CommandFacts(result.status, result.started_at, ended)
