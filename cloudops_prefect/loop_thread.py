@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import Future
-from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from anyio.from_thread import BlockingPortal
+from prefect.context import SettingsContext, get_settings_context
 
 from cloudops_prefect.crashes import tell_crashes
 from cloudops_prefect.services import Services, open_services, using
@@ -31,11 +31,13 @@ class LoopThread:
     def __init__(self, config: ExecutionConfig) -> None:
         self._config = config
         self._ready: Future[tuple[BlockingPortal, Services]] = Future()
+        # Of the caller's context only the settings: a run that is started inside of a flow is not
+        # a part of that flow.
+        settings = get_settings_context()
+        self._settings = SettingsContext(profile=settings.profile, settings=settings.settings)
         self._calls: set[Future[Any]] = set()
         self._thread = threading.Thread(
-            # Prefect keeps its settings in the context.
-            target=copy_context().run,
-            args=(self._run,),
+            target=self._run,
             name="cloudops-engine",
             daemon=True,
         )
@@ -73,7 +75,8 @@ class LoopThread:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._main())
+            with self._settings:
+                asyncio.run(self._main())
         except BaseException as error:
             if not self._ready.done():
                 self._ready.set_exception(error)
@@ -94,6 +97,5 @@ class LoopThread:
 async def _with_services(
     function: Callable[..., Awaitable[T]], services: Services, *args: Any
 ) -> T:
-    # A run that is started from inside of a flow is not a part of that flow.
     with using(services):
         return await function(services, *args)

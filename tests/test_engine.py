@@ -7,6 +7,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
+from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import TaskRunFilter, TaskRunFilterFlowRunId
 from prefect.settings import PREFECT_API_URL, temporary_settings
@@ -183,6 +184,19 @@ async def test_an_idempotency_key_gives_the_first_execution(api, config):
         first = await engine.execute(request, idempotency_key=key)
         assert await engine.execute(request, idempotency_key=key) == first
         assert await engine.execute(request) != first
+
+
+async def test_a_run_that_a_flow_starts_is_no_part_of_that_flow(api, config):
+    @flow
+    async def caller():
+        async with ExecutionEngine(config) as engine:
+            execution_id = await engine.execute(shell("echo inside"))
+            return execution_id, await engine.wait(execution_id)
+
+    execution_id, result = await caller()
+    assert result.stdout == "inside\n"
+    async with get_client() as client:
+        assert (await client.read_flow_run(execution_id)).parent_task_run_id is None
 
 
 async def test_a_compiled_plan_is_an_ordinary_flow(api, config):
