@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         ExecutionPlanBlock,
     )
     from cloudops_prefect.config import ExecutionConfig
+    from cloudops_prefect.deployed_runs import Deployments
     from cloudops_prefect.deployments import deploy_plan
     from cloudops_prefect.engine import ExecutionEngine
     from cloudops_prefect.errors import (
@@ -87,6 +88,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ExecutionEngine",
+    "Deployments",
     "ExecutionConfig",
     "Command",
     "ScriptCommand",
@@ -156,6 +158,7 @@ __all__ = [
 _NAMES_BY_MODULE = {
     "blocks": "CommandEnvironment ExecutionConfigBlock ExecutionPlanBlock",
     "config": "ExecutionConfig",
+    "deployed_runs": "Deployments",
     "deployments": "deploy_plan",
     "engine": "ExecutionEngine",
     "events": "ConsoleHandler EventHandler FanOutHandler JsonLinesHandler NotificationHandler",

@@ -16,8 +16,7 @@ from cloudops_prefect.api_errors import api_complaint
 from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.errors import ExecutionIOError, ValidationError
 from cloudops_prefect.flows import run_plan
-from cloudops_prefect.local_runs import LOCAL
-from cloudops_prefect.naming import RUN_PLAN, metadata_tags, shown_description
+from cloudops_prefect.naming import LOCAL, RUN_PLAN, metadata_tags, shown_description
 from cloudops_prefect.parameters import parameters_of
 from cloudops_prefect.schedules import schedule_of
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
@@ -9,7 +11,7 @@ import anyio
 from prefect.client.schemas.objects import StateType
 from prefect.utilities.urls import url_for
 
-from cloudops_prefect import history, local_runs
+from cloudops_prefect import deployed_runs, history, kept_logs, local_runs
 from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.errors import (
     ExecutionNotCompletedError,
@@ -19,7 +21,9 @@ from cloudops_prefect.events import EventHandler, FanOutHandler
 from cloudops_prefect.execution import check_paths
 from cloudops_prefect.graph import plan_graph
 from cloudops_prefect.runtime import Runtime
+from cloudops_prefect.sources import Ids, RunsHere, ToldByApi
 from cloudops_prefect.streaming import command_events, plan_events
+from cloudops_prefect.work import Work
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -27,8 +31,8 @@ if TYPE_CHECKING:
 
     from prefect.client.schemas.objects import FlowRun
 
+    from cloudops_prefect.deployed_runs import Deployments
     from cloudops_prefect.history import Execution
-    from cloudops_prefect.local_runs import Work
     from cloudops_prefect.models import (
         ExecutionEvent,
         ExecutionPlan,
@@ -38,7 +42,9 @@ if TYPE_CHECKING:
         ExecutionSummary,
         PlanExecutionResult,
     )
+    from cloudops_prefect.plan_run import PlanRun
     from cloudops_prefect.services import Services
+    from cloudops_prefect.sources import Source
 
 T = TypeVar("T")
 INTERVAL = 0.25
@@ -46,21 +52,30 @@ INTERVAL = 0.25
 
 
 class ExecutionEngine:
-    """Runs commands and plans as Prefect flows in this process.
+    """Runs commands and plans as Prefect flows, in this process or on the workers of a work pool.
 
     Prefect's API is where status, results and history are; the engine asks it each time. Leaving
-    the engine's context, or the end of the event loop, cancels what still runs and waits for it.
+    the engine's context, or the end of the event loop, cancels what still runs in this process and
+    waits for it; what workers run goes on.
     Ids are those of Prefect's runs; the id of a request or plan means its newest execution.
+
+    Args:
+        config: What holds for every execution; on a worker, the worker's own settings do.
+        deployments: The deployments whose runs the engine creates for workers to run; without
+            them it runs everything in this process.
     """
 
-    def __init__(self, config: ExecutionConfig | None = None) -> None:
+    def __init__(
+        self, config: ExecutionConfig | None = None, *, deployments: Deployments | None = None
+    ) -> None:
         self.config = config or ExecutionConfig()
+        self._deployments = deployments
         self._handlers: tuple[EventHandler, ...] = ()
         self._runtime = Runtime(self.config)
 
     def with_event_handler(self, handler: EventHandler) -> Self:
         """Returns an engine that also tells `handler` what it does; they share all else."""
-        other = type(self)(self.config)
+        other = type(self)(self.config, deployments=self._deployments)
         other._handlers = (*self._handlers, handler)  # noqa: SLF001
         other._runtime = self._runtime  # noqa: SLF001
         return other
@@ -87,10 +102,12 @@ class ExecutionEngine:
         Raises:
             ValidationError: if the request is refused; nothing has been started.
             ExecutionIOError: if the API does not answer.
+            ExecutionError: if there is no such deployment.
         """
         request.validate(self.config)
-        check_paths(request)
-        return await self._start(local_runs.Work(request), idempotency_key)
+        if self._deployments is None:
+            check_paths(request)
+        return await self._start(Work(request), idempotency_key)
 
     async def execute_plan(
         self, plan: ExecutionPlan, *, idempotency_key: str | None = None
@@ -98,9 +115,9 @@ class ExecutionEngine:
         """Starts a plan and returns at once with its execution's id; arguments as `execute`."""
         plan.validate(self.config)
         graph = plan_graph(plan)
-        for index, waits_for in graph.in_degree():
+        for index, waits_for in graph.in_degree() if self._deployments is None else ():
             check_paths(plan.commands[index], later=waits_for > 0)
-        return await self._start(local_runs.Work(plan), idempotency_key)
+        return await self._start(Work(plan), idempotency_key)
 
     async def get_status(self, execution_id: UUID | str) -> ExecutionStatus:
         """Returns where an execution stands."""
@@ -142,11 +159,7 @@ class ExecutionEngine:
 
     async def read_logs(self, execution_id: UUID | str) -> str:
         """Returns what an execution has printed: from its log here, else what the API has."""
-        execution = await self._find(execution_id)
-        if execution.index is None and (plan := execution.plan) is not None:
-            parts = [await self._read_log(one) for one in history.commands_of(execution, plan)]
-            return "".join(parts)
-        return await self._read_log(execution)
+        return await self._ask(kept_logs.read_log, await self._find(execution_id))
 
     def get_log_path(self, execution_id: UUID | str) -> Path:
         """Returns where an execution's log is on the machine that ran it, without looking."""
@@ -169,90 +182,60 @@ class ExecutionEngine:
             timeout: Seconds to wait at most.
 
         Raises:
-            TimeoutError: if it has not ended by then.
+            TimeoutError: if it has not ended by then; it says what is waited for.
         """
-        with anyio.fail_after(timeout):
-            execution = await self._find(execution_id)
-            await self._runtime.until_ended(execution.flow_run.id)
-            while not (await self._ask(_status, execution)).is_final:
-                await anyio.sleep(INTERVAL)
-                execution = await self._find(execution.id)
+        with anyio.move_on_after(timeout):
+            return await self._wait(execution_id)
+        execution = await self._find(execution_id)
+        why = await self._ask(deployed_runs.what_it_waits_for, execution.flow_run)
+        raise TimeoutError(f"execution {execution.id} has not ended within {timeout} s: {why}")
+
+    async def _wait(self, execution_id: UUID | str) -> ExecutionResult | PlanExecutionResult:
+        execution = await self._find(execution_id)
+        await self._runtime.until_ended(execution.flow_run.id)
+        while not (await self._ask(_status, execution)).is_final:
+            await anyio.sleep(INTERVAL)
             execution = await self._find(execution.id)
-            if execution.index is None and execution.plan is not None:
-                return await self._ask(_plan_result, execution)
-            return await self._ask(_result, execution)
+        execution = await self._find(execution.id)
+        if execution.index is None and execution.plan is not None:
+            return await self._ask(_plan_result, execution)
+        return await self._ask(_result, execution)
 
     async def stream(self, execution_id: UUID | str) -> AsyncGenerator[ExecutionEvent, None]:
-        """Yields what an execution does, from its first event, live, until it has ended."""
+        """Yields what an execution does, from its first event, live, until it has ended.
+
+        Of a run of another process, the API's stored logs are the source: polled, so that each
+        line comes once, in its stream's order, with or without a websocket.
+        """
         execution = await self._find(execution_id)
-        if execution.index is not None or (plan := execution.plan) is None:
+        source = self._source(execution)
+        if execution.index is None and (plan := execution.plan) is not None:
+            events = plan_events(plan, execution.id, self.config, source)
+        else:
             request = execution.request
             assert request is not None  # noqa: S101 (a single command's run has one)
-            events = command_events(
-                request, execution.id, self.config, lambda: self._result_of(execution)
-            )
-        else:
-            events = self._plan_events(execution, plan)
-        async for event in events:
-            yield event
+            ids = Ids(execution.id, request.id)
+            events = command_events(request, ids, self.config, source, execution.index or 0)
+        async with aclosing(events):
+            async for event in events:
+                yield event
 
-    def _plan_events(
-        self, execution: Execution, plan: ExecutionPlan
-    ) -> AsyncGenerator[ExecutionEvent, None]:
-        async def ended() -> bool:
-            return await self._has_ended(execution)
+    def _source(self, execution: Execution) -> Source:
+        told = ToldByApi(self._ask, execution, self.config)
+        flow_run_id = execution.flow_run.id
+        if not self._runtime.is_running(flow_run_id):
+            return told
 
-        async def started() -> dict[int, UUID]:
-            if (run := await self._here(execution)) is not None:
-                return {i: one.execution_id for i, one in list(run.executions.items())}
-            known = await self._ask(_known_results, execution)
-            return {i: one.execution_id for i, one in known.items() if one.started_at}
+        async def find(services: Services) -> PlanRun | None:
+            return services.runs.get(flow_run_id)
 
-        async def result(index: int) -> ExecutionResult | None:
-            if (run := await self._here(execution)) is not None:
-                known = run.results.get(index)
-                return known and run.executions[index].result_with_output()
-            return (await self._ask(_known_results, execution)).get(index)
-
-        return plan_events(plan, execution.id, self.config, started, result, ended)
-
-    async def _here(self, execution: Execution) -> Any:
-        async def look(services: Services) -> Any:
-            return services.runs.get(execution.flow_run.id)
-
-        return await self._ask(look)
-
-    async def _has_ended(self, execution: Execution) -> bool:
-        if self._runtime.is_running(execution.flow_run.id):
-            return False
-        found = await self._find(execution.flow_run.id)
-        return (await self._ask(_status, found)).is_final
-
-    async def _result_of(self, execution: Execution) -> ExecutionResult | None:
-        if self._runtime.is_running(execution.flow_run.id):
-            return None
-        found = await self._find(execution.id)
-        if not (await self._ask(_status, found)).is_final:
-            return None
-        return await self._ask(_result, found)
-
-    async def _read_log(self, execution: Execution) -> str:
-        path = anyio.Path(self.config.log_path(execution.id))
-        if await path.exists():
-            return await path.read_text(encoding="utf-8", errors="replace")
-        return await self._ask(_api_logs, execution)
-
-    async def _start(self, work: Work, idempotency_key: str | None) -> UUID:
-        runtime = self._runtime
-        flow_run = await self._ask(local_runs.create_run, work, idempotency_key)
-        runtime.newest[work.item.id] = flow_run.id
-        if runtime.is_running(flow_run.id) or flow_run.state_type is not StateType.PENDING:
-            return flow_run.id
-        await self._drive(work, flow_run)
-        return flow_run.id
+        is_running = partial(self._runtime.is_running, flow_run_id)
+        return RunsHere(is_running, partial(self._ask, find), told)
 
     async def resume(self, execution_id: UUID | str) -> UUID:
-        """Runs what has not completed of an execution that has ended, here; returns its id.
+        """Runs what has not completed of an execution that has ended; returns its id.
+
+        A run that a worker has run goes back to the workers; one of an engine's runs here.
 
         Raises:
             ExecutionNotFoundError: if the API knows no such execution.
@@ -262,17 +245,47 @@ class ExecutionEngine:
         status = await self._ask(_status, execution)
         if not status.is_final:
             raise ExecutionNotCompletedError(execution.id, status)
+        flow_run_id = execution.flow_run.id
+        if await self._ask(_is_for_workers, execution):
+            await self._ask(deployed_runs.retry_run, flow_run_id)
+            self._follow(flow_run_id, elsewhere=True)
+            return flow_run_id
         item = execution.plan or execution.request
         assert item is not None  # noqa: S101 (each run of ours has one)
-        flow_run = await self._ask(local_runs.reopen_run, execution.flow_run.id)
-        await self._drive(local_runs.Work(item), flow_run)
+        flow_run = await self._ask(local_runs.reopen_run, flow_run_id)
+        await self._drive(Work(item), flow_run)
+        return flow_run_id
+
+    async def _start(self, work: Work, idempotency_key: str | None) -> UUID:
+        if self._deployments is not None:
+            return await self._dispatch(self._deployments, work, idempotency_key)
+        runtime = self._runtime
+        flow_run = await self._ask(local_runs.create_run, work, idempotency_key)
+        runtime.newest[work.item.id] = flow_run.id
+        if runtime.is_running(flow_run.id) or flow_run.state_type is not StateType.PENDING:
+            return flow_run.id
+        await self._drive(work, flow_run)
+        return flow_run.id
+
+    async def _dispatch(
+        self, deployments: Deployments, work: Work, idempotency_key: str | None
+    ) -> UUID:
+        flow_run = await self._ask(deployed_runs.create_run, deployments, work, idempotency_key)
+        self._runtime.newest[work.item.id] = flow_run.id
+        if not self._runtime.is_told(flow_run.id):
+            self._follow(flow_run.id, elsewhere=True)
         return flow_run.id
 
     async def _drive(self, work: Work, flow_run: FlowRun) -> None:
         await self._runtime.drive(work, flow_run)
+        self._follow(flow_run.id)
+
+    def _follow(self, flow_run_id: UUID, *, elsewhere: bool = False) -> None:
+        """Tells the handlers what a run does from now on."""
         if self._handlers:
             handler = FanOutHandler(list(self._handlers))
-            self._runtime.deliver(self.stream(flow_run.id), handler)
+            events = self.stream(flow_run_id)
+            self._runtime.deliver(flow_run_id, events, handler, elsewhere=elsewhere)
 
     async def _find(self, execution_id: UUID | str) -> Execution:
         known = _uuid(execution_id)
@@ -307,9 +320,5 @@ async def _plan_result(services: Services, execution: Execution) -> PlanExecutio
     return await history.read_plan_result(services.client, execution)
 
 
-async def _known_results(services: Services, execution: Execution) -> dict[int, ExecutionResult]:
-    return await history.read_results(services.client, execution.flow_run.id)
-
-
-async def _api_logs(services: Services, execution: Execution) -> str:
-    return await history.read_api_logs(services.client, execution)
+async def _is_for_workers(services: Services, execution: Execution) -> bool:
+    return await deployed_runs.is_for_workers(services.client, execution.flow_run)

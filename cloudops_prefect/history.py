@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from prefect.client.schemas.filters import (
@@ -14,12 +15,9 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
     FlowRunFilterTags,
-    LogFilter,
-    LogFilterFlowRunId,
-    LogFilterTaskRunId,
 )
 from prefect.client.schemas.objects import StateType
-from prefect.client.schemas.sorting import FlowRunSort, LogSort
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
 from cloudops_prefect.crashes import error_of_state
@@ -35,7 +33,7 @@ from cloudops_prefect.models import (
 from cloudops_prefect.naming import FLOW_NAMES, RUN_PLAN, id_tag
 from cloudops_prefect.parameters import plan_of, request_ids, request_of
 from cloudops_prefect.plan_run import task_run_id
-from cloudops_prefect.records import read_results
+from cloudops_prefect.records import RecordReader, ResultRecord, read_results
 from cloudops_prefect.states import status_of
 from cloudops_prefect.unrecorded import unrecorded_results
 
@@ -59,11 +57,16 @@ _TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """A run that was found: a single command, a plan, or one command of a plan (`index`)."""
+    """A run that was found: a single command, a plan, or one command of a plan (`index`).
+
+    Attributes:
+        attempt: Which attempt at the flow run a plan's command belongs to.
+    """
 
     id: UUID
     flow_run: FlowRun
     index: int | None = None
+    attempt: int | None = None
 
     @property
     def plan(self) -> ExecutionPlan | None:
@@ -105,18 +108,29 @@ def _command_of_plan(execution: Execution, wanted: UUID) -> Execution:
     for attempt in range(flow_run.run_count, 0, -1):
         for index in range(count):
             if task_run_id(flow_run.id, attempt, index) == wanted:
-                return Execution(wanted, flow_run, index)
+                return Execution(wanted, flow_run, index, attempt)
     raise ExecutionNotFoundError(wanted)
 
 
 def commands_of(execution: Execution, plan: ExecutionPlan) -> list[Execution]:
     """Returns the executions of a plan's commands in its newest attempt."""
     flow_run = execution.flow_run
-    attempt = max(flow_run.run_count, 1)
+    attempt = newest_attempt(flow_run)
     return [
-        Execution(task_run_id(flow_run.id, attempt, index), flow_run, index)
+        Execution(task_run_id(flow_run.id, attempt, index), flow_run, index, attempt)
         for index in range(len(plan.commands))
     ]
+
+
+def newest_attempt(flow_run: FlowRun) -> int:
+    """Returns which attempt at a run goes on, has ended last, or is to come."""
+    begun = flow_run.run_count
+    return max(begun if is_begun(flow_run) else begun + 1, 1)
+
+
+def is_begun(flow_run: FlowRun) -> bool:
+    """Whether the newest attempt at a run has begun, or has ended."""
+    return flow_run.state_type not in {StateType.SCHEDULED, StateType.PENDING}
 
 
 async def _find_by_own_id(client: PrefectClient, own_id: UUID) -> Execution:
@@ -153,9 +167,10 @@ def _command_in(run: FlowRun, wanted: UUID) -> Execution | None:
     """Finds a command by its request's id, or by the execution's: a task run is there late."""
     text = str(wanted)
     for index, request_id in enumerate(request_ids(run)):
-        execution_id = task_run_id(run.id, max(run.run_count, 1), index)
+        attempt = newest_attempt(run)
+        execution_id = task_run_id(run.id, attempt, index)
         if execution_id == wanted or request_id == text:
-            return Execution(execution_id, run, index)
+            return Execution(execution_id, run, index, attempt)
     return None
 
 
@@ -163,8 +178,7 @@ async def read_status(client: PrefectClient, execution: Execution) -> ExecutionS
     """Reads where an execution stands."""
     if execution.index is None:
         return status_of(execution.flow_run.state)
-    results = await read_results(client, execution.flow_run.id)
-    if (result := results.get(execution.index)) is not None:
+    if (result := await _recorded(client, execution)) is not None:
         return result.status
     if status_of(execution.flow_run.state).is_final:
         return (await _unrecorded(client, execution, execution.index)).status
@@ -182,8 +196,7 @@ async def read_result(client: PrefectClient, execution: Execution) -> ExecutionR
     """
     if execution.index is None and execution.plan is not None:
         return (await read_plan_result(client, execution)).as_result()
-    results = await read_results(client, execution.flow_run.id)
-    result = results.get(execution.index or 0)
+    result = await _recorded(client, execution)
     status = status_of(execution.flow_run.state)
     if result is not None and (execution.index is not None or status.is_final):
         return result
@@ -192,6 +205,24 @@ async def read_result(client: PrefectClient, execution: Execution) -> ExecutionR
     if execution.index is not None:
         return await _unrecorded(client, execution, execution.index)
     return _without_record(execution, status)
+
+
+async def _recorded(client: PrefectClient, execution: Execution) -> ExecutionResult | None:
+    """Reads the result that the API has: an attempt's own, or that of an earlier one that counts.
+
+    What completed is not run again.
+    """
+    records = await RecordReader(execution.flow_run.id).read(client)
+    known = [one for one in records if one.index == (execution.index or 0)]
+    attempt = execution.attempt
+    if attempt is not None:
+        own = [one for one in known if one.attempt == attempt]
+        known = own or [one for one in known if one.attempt < attempt and _is_completed(one)]
+    return max(known, key=attrgetter("attempt")).result if known else None
+
+
+def _is_completed(record: ResultRecord) -> bool:
+    return record.result.status is ExecutionStatus.COMPLETED
 
 
 async def _unrecorded(client: PrefectClient, execution: Execution, index: int) -> ExecutionResult:
@@ -244,21 +275,6 @@ async def read_list(
     )
     summaries = [_summary(run) for run in runs]
     return [one for one in summaries if status is None or one.status is status]
-
-
-async def read_api_logs(client: PrefectClient, execution: Execution) -> str:
-    """Reads what the API has of an execution's output."""
-    wanted = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[execution.flow_run.id]))
-    if execution.index is not None:
-        wanted.task_run_id = LogFilterTaskRunId(any_=[execution.id])
-    text: list[str] = []
-    offset = 0
-    while True:
-        page = await client.read_logs(wanted, limit=PAGE, offset=offset, sort=LogSort.TIMESTAMP_ASC)
-        text += [f"{log.message}\n" for log in page if log.name.startswith("cloudops.")]
-        if len(page) < PAGE:
-            return "".join(text)
-        offset += PAGE
 
 
 def _due() -> FlowRunFilterExpectedStartTime:

@@ -4,81 +4,45 @@ from __future__ import annotations
 
 import logging
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain, repeat
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import anyio
 from prefect.exceptions import ObjectNotFound
 from prefect.flow_engine import run_flow_async
 from prefect.states import Cancelled, Cancelling, Crashed, Pending
 
-from cloudops_prefect import recording
+from cloudops_prefect import deployed_runs, recording
 from cloudops_prefect.api_errors import api_complaint
 from cloudops_prefect.crashes import shows_that_it_lives
 from cloudops_prefect.errors import ExecutionCancelledError, ExecutionNotRunningError
-from cloudops_prefect.flows import compile_command, compile_plan
 from cloudops_prefect.history import read_status
-from cloudops_prefect.models import ExecutionPlan, ExecutionRequest
-from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, plan_run_name, shown_name, tags_of
-from cloudops_prefect.parameters import parameters_of
+from cloudops_prefect.models import ExecutionPlan
+from cloudops_prefect.naming import LOCAL
 from cloudops_prefect.publishing import until_delivered
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from uuid import UUID
 
-    from prefect import Flow
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun
 
-    from cloudops_prefect.config import ExecutionConfig
     from cloudops_prefect.control import RunControl
     from cloudops_prefect.history import Execution
     from cloudops_prefect.services import Services
+    from cloudops_prefect.work import Work
 
-LOCAL = "local"
 ENDING_INTERVAL = 0.02
 
 logger = logging.getLogger("cloudops_prefect.engine")
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """A plan or a single request, and its flow."""
-
-    item: ExecutionPlan | ExecutionRequest
-
-    @property
-    def flow_name(self) -> str:
-        """The flow that runs it when it is deployed."""
-        return RUN_PLAN if isinstance(self.item, ExecutionPlan) else RUN_COMMAND
-
-    def run_name(self, config: ExecutionConfig) -> str:
-        """Returns what its run is called, without secrets."""
-        if isinstance(self.item, ExecutionPlan):
-            return plan_run_name(self.item, config)
-        return shown_name(self.item, config)
-
-    def compiled(self, services: Services) -> Flow[[], Any]:
-        """Returns the flow that runs it here."""
-        if isinstance(self.item, ExecutionPlan):
-            return compile_plan(self.item, services.config).with_options(flow_run_name=None)
-        return compile_command(self.item, services.config)
-
-
 async def create_run(services: Services, work: Work, idempotency_key: str | None) -> FlowRun:
     """Creates the run at the API; Prefect's UI cancels only runs that belong to a deployment."""
     deployment_id = await _local_deployment(services.client, work.flow_name)
-    return await services.client.create_flow_run_from_deployment(
-        deployment_id,
-        parameters=parameters_of(work.item),
-        state=Pending(),
-        name=work.run_name(services.config),
-        tags=tags_of(work.item.id, work.item.metadata),
-        idempotency_key=idempotency_key,
-    )
+    return await work.create_run(services, deployment_id, Pending(), idempotency_key)
 
 
 async def reopen_run(services: Services, flow_run_id: UUID) -> FlowRun:
@@ -90,12 +54,14 @@ async def reopen_run(services: Services, flow_run_id: UUID) -> FlowRun:
 async def drive(services: Services, work: Work, flow_run: FlowRun) -> None:
     """Runs what was created, to its end."""
     services.driven.add(flow_run.id)
+    services.line.join(flow_run.id)
     control = services.control(flow_run.id)
     try:
         with shows_that_it_lives(flow_run.id, flow_run.run_count + 1, services.config):
             await _run_to_its_end(services, work, flow_run, control)
     finally:
         services.driven.discard(flow_run.id)
+        services.line.leave(flow_run.id)
         services.controls.pop(flow_run.id, None)
         if (run := services.runs.pop(flow_run.id, None)) is not None:
             services.unrecorded.update({end.task_run_id: end for end in run.ends.values()})
@@ -131,6 +97,7 @@ async def _slot(
         yield
         return
     with control.waiting():
+        pass
         await services.slots.acquire_on_behalf_of(flow_run_id)
     try:
         yield
@@ -180,7 +147,7 @@ async def cancel(services: Services, execution: Execution) -> None:
     if await cancel_here(services, execution.flow_run.id, command):
         return
     if command is None:
-        await services.client.set_flow_run_state(execution.id, Cancelling(), force=True)
+        await deployed_runs.cancel_run(services, execution.flow_run)
     else:
         await services.client.set_task_run_state(execution.id, Cancelling(), force=True)
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 RUN_COMMAND = "run-command"
 RUN_PLAN = "run-plan"
 FLOW_NAMES = (RUN_COMMAND, RUN_PLAN)
+LOCAL = "local"
+"""The deployment of each flow that has the runs of engines in their own process."""
 
 
 def api_credentials() -> tuple[str, ...]:

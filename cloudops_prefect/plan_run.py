@@ -49,6 +49,7 @@ class PlanRun:
         executions: The commands that have been started.
         ends: How the task run of each command ended.
         control: What cancels the run.
+        is_single: Whether it is the run of a single command, not of a plan.
         final_state: The state in which the flow run ends, once everything has ended.
     """
 
@@ -74,7 +75,7 @@ class PlanRun:
         self._attempt = attempt
         self._earlier = earlier
         self._env_from = env_from
-        self._single = single
+        self.is_single = single
         self.executions: dict[int, CommandExecution] = {}
         self._waiting_for: dict[int, int] = dict(graph.in_degree())
         limit = graph.graph.get("max_concurrency")
@@ -129,7 +130,7 @@ class PlanRun:
         with self.control.waiting():
             await slots.enter_async_context(self._own_slots)
             # A single command's flow run is what waits: it stays Pending until there is a slot.
-            if not self._single:
+            if not self.is_single:
                 await slots.enter_async_context(self._services.slots)
         return self._obstacle(index)
 
@@ -179,7 +180,7 @@ class PlanRun:
         return self._graph.nodes[index]["request"]
 
     def _execution_id(self, index: int) -> UUID:
-        return self.flow_run_id if self._single else self._id(index)
+        return self.flow_run_id if self.is_single else self._id(index)
 
     def _id(self, index: int) -> UUID:
         return task_run_id(self.flow_run_id, self._attempt, index)

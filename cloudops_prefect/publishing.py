@@ -188,19 +188,22 @@ class Publisher:
             with anyio.move_on_after(INTERVAL):
                 await self._urgent.wait()
             self._urgent = anyio.Event()
-            for flow_run_id in [*self._results]:
-                await self._send_results(flow_run_id)
+            # Who reads a command's result may rely on its output being there.
+            results = {flow_run_id: len(ended) for flow_run_id, ended in self._results.items()}
             for flow_run_id in [*self._feeds]:
                 await self._send_output(flow_run_id)
+            for flow_run_id, count in results.items():
+                await self._send_results(flow_run_id, count)
             self._ticked.set()
             self._ticked = anyio.Event()
 
-    async def _send_results(self, flow_run_id: UUID) -> None:
-        pending = self._results[flow_run_id]
-        while pending:
+    async def _send_results(self, flow_run_id: UUID, count: int) -> None:
+        pending = self._results.get(flow_run_id, [])
+        count = min(count, len(pending))
+        while count > 0:
             records: list[ResultRecord] = []
             size = 0
-            for result in pending:
+            for result in pending[:count]:
                 records.append(record := result.record())
                 size += len(record.result.stdout) + len(record.result.stderr)
                 if size > RESULTS_BYTES:
@@ -208,10 +211,12 @@ class Publisher:
             artifact = to_artifact(flow_run_id, records)
             await until_delivered(partial(self._client.create_artifact, artifact))
             del pending[: len(records)]
-        self._results.pop(flow_run_id, None)
+            count -= len(records)
+        if not pending:
+            self._results.pop(flow_run_id, None)
 
     async def _send_output(self, flow_run_id: UUID) -> None:
-        feeds = self._feeds[flow_run_id]
+        feeds = self._feeds.get(flow_run_id, [])
         batch: list[LogCreate] = []
         size = 0
         for feed in feeds:

@@ -74,29 +74,60 @@ def from_artifact(artifact: Artifact) -> list[ResultRecord]:
 
 async def read_results(client: PrefectClient, flow_run_id: UUID) -> dict[int, ExecutionResult]:
     """Reads the newest result of each command of a run, by the command's index in its plan."""
-    newest: dict[int, ResultRecord] = {}
-    async for artifact in _artifacts(client, flow_run_id):
-        for record in from_artifact(artifact):
-            known = newest.get(record.index)
-            if known is None or known.attempt <= record.attempt:
-                newest[record.index] = record
+    newest = newest_records(await RecordReader(flow_run_id).read(client))
     return {index: newest[index].result for index in sorted(newest)}
 
 
-async def _artifacts(client: PrefectClient, flow_run_id: UUID) -> AsyncIterator[Artifact]:
-    offset = 0
-    while True:
-        page = await client.read_artifacts(
-            artifact_filter=ArtifactFilter(
-                flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]),
-                type=ArtifactFilterType(any_=[ARTIFACT_TYPE]),
-            ),
-            sort=ArtifactSort.ID_DESC,
-            limit=PAGE,
-            offset=offset,
+def newest_records(records: Iterable[ResultRecord]) -> dict[int, ResultRecord]:
+    """Returns the record of each command's newest attempt, by the command's index."""
+    newest: dict[int, ResultRecord] = {}
+    for record in records:
+        known = newest.get(record.index)
+        if known is None or known.attempt <= record.attempt:
+            newest[record.index] = record
+    return newest
+
+
+class RecordReader:
+    """Reads the records of a run as they come, each of them once."""
+
+    def __init__(self, flow_run_id: UUID) -> None:
+        self._wanted = ArtifactFilter(
+            flow_run_id=ArtifactFilterFlowRunId(any_=[flow_run_id]),
+            type=ArtifactFilterType(any_=[ARTIFACT_TYPE]),
         )
-        for artifact in page:
-            yield artifact
-        if len(page) < PAGE:
-            return
-        offset += PAGE
+        self._seen: set[UUID] = set()
+
+    async def read(self, client: PrefectClient) -> list[ResultRecord]:
+        """Returns the records that have come since the last time."""
+        records: list[ResultRecord] = []
+        missing = await self._count(client) - len(self._seen)
+        if missing <= 0:
+            return records
+        async for artifact in self._newest(client, min(missing, PAGE)):
+            self._seen.add(artifact.id)
+            records += from_artifact(artifact)
+        return records
+
+    async def _newest(self, client: PrefectClient, limit: int) -> AsyncIterator[Artifact]:
+        """Yields what is new, the newest first; meanwhile there may come more."""
+        offset = 0
+        while True:
+            page = await client.read_artifacts(
+                artifact_filter=self._wanted,
+                sort=ArtifactSort.CREATED_DESC,
+                limit=limit,
+                offset=offset,
+            )
+            unseen = [artifact for artifact in page if artifact.id not in self._seen]
+            for artifact in unseen:
+                yield artifact
+            if len(unseen) < limit:
+                return
+            offset += limit
+
+    async def _count(self, client: PrefectClient) -> int:
+        # Artifacts hold megabytes: whoever looks again and again is to take only what is new.
+        wanted = {"artifacts": self._wanted.model_dump(mode="json", exclude_none=True)}
+        answer = await client.request("POST", "/artifacts/count", json=wanted)
+        return answer.json()

@@ -17,6 +17,7 @@ from cloudops_prefect.control import until_terminated
 from cloudops_prefect.errors import ExecutionIOError
 from cloudops_prefect.events import deliver
 from cloudops_prefect.loop_thread import LoopThread
+from cloudops_prefect.states import status_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 
     from cloudops_prefect.config import ExecutionConfig
     from cloudops_prefect.events import EventHandler
-    from cloudops_prefect.local_runs import Work
     from cloudops_prefect.models import ExecutionEvent
+    from cloudops_prefect.services import Services
+    from cloudops_prefect.work import Work
 
 T = TypeVar("T")
 EXIT_PATIENCE = 60.0
@@ -45,7 +47,8 @@ class Runtime:
         self._config = config
         self._thread: LoopThread | None = None
         self._running: dict[UUID, futures.Future[None]] = {}
-        self._deliveries: set[asyncio.Task[None]] = set()
+        self._deliveries: dict[asyncio.Task[None], UUID | None] = {}
+        self._told: set[UUID] = set()
         self._keeper: asyncio.Task[None] | None = None
 
     async def ask(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
@@ -78,11 +81,23 @@ class Runtime:
             # A task that is cancelled before its first step never comes to its `finally`.
             await asyncio.sleep(0)
 
-    def deliver(self, events: AsyncGenerator[ExecutionEvent, None], handler: EventHandler) -> None:
-        """Begins to tell `handler` the events."""
+    def deliver(
+        self,
+        flow_run_id: UUID,
+        events: AsyncGenerator[ExecutionEvent, None],
+        handler: EventHandler,
+        *,
+        elsewhere: bool,
+    ) -> None:
+        """Begins to tell `handler` the events of a run, which goes on here or elsewhere."""
         delivery = asyncio.create_task(deliver(events, handler))
-        self._deliveries.add(delivery)
-        delivery.add_done_callback(self._deliveries.discard)
+        self._told.add(flow_run_id)
+        self._deliveries[delivery] = flow_run_id if elsewhere else None
+        delivery.add_done_callback(self._deliveries.pop)
+
+    def is_told(self, flow_run_id: UUID) -> bool:
+        """Whether a handler is told, or has been, what a run does."""
+        return flow_run_id in self._told
 
     def is_running(self, flow_run_id: UUID) -> bool:
         """Whether a run goes on in this process."""
@@ -115,10 +130,23 @@ class Runtime:
             return
         atexit.unregister(self._stop_at_exit)
         await _uninterrupted(self._thread.spawn(local_runs.stop_all))
-        await asyncio.gather(*self._deliveries, return_exceptions=True)
+        await self._end_deliveries()
         self._keeper = None
         thread, self._thread = self._thread, None
         await thread.stop()
+
+    async def _end_deliveries(self) -> None:
+        """Tells the handlers the rest of what has ended; what goes on elsewhere goes on."""
+        for delivery, flow_run_id in [*self._deliveries.items()]:
+            if flow_run_id is not None and not await self._has_ended(flow_run_id):
+                delivery.cancel()
+        await asyncio.gather(*self._deliveries, return_exceptions=True)
+
+    async def _has_ended(self, flow_run_id: UUID) -> bool:
+        try:
+            return await self.ask(_has_ended, flow_run_id)
+        except ExecutionIOError:
+            return False
 
     def _stop_at_exit(self) -> None:
         if self._thread is not None and self._running:
@@ -129,6 +157,10 @@ class Runtime:
         # A run that was resumed is there with another future.
         if self._running.get(flow_run_id) is ended:
             del self._running[flow_run_id]
+
+
+async def _has_ended(services: Services, flow_run_id: UUID) -> bool:
+    return status_of((await services.client.read_flow_run(flow_run_id)).state).is_final
 
 
 async def _uninterrupted(future: futures.Future[None]) -> None:

@@ -1,14 +1,13 @@
-"""The events of an execution, told from its log while it runs and from the API afterwards."""
+"""The events of an execution, live from its first to its last."""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from cloudops_prefect.events import line_events
-from cloudops_prefect.lines import LineFramer
 from cloudops_prefect.models import (
     CancelledEvent,
     CompletedEvent,
@@ -16,13 +15,12 @@ from cloudops_prefect.models import (
     FailedEvent,
     ProgressEvent,
     StartedEvent,
-    StderrEvent,
-    StdoutEvent,
 )
 from cloudops_prefect.naming import shown_name
+from cloudops_prefect.sources import Ids
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator
     from uuid import UUID
 
     from cloudops_prefect.config import ExecutionConfig
@@ -32,6 +30,7 @@ if TYPE_CHECKING:
         ExecutionRequest,
         ExecutionResult,
     )
+    from cloudops_prefect.sources import Source
 
 INTERVAL = 0.05
 BUFFERED_EVENTS = 100
@@ -50,62 +49,33 @@ def final_event(result: ExecutionResult) -> ExecutionEvent:
 
 
 async def command_events(
-    request: ExecutionRequest,
-    execution_id: UUID,
-    config: ExecutionConfig,
-    result: Callable[[], Awaitable[ExecutionResult | None]],
+    request: ExecutionRequest, ids: Ids, config: ExecutionConfig, source: Source, index: int = 0
 ) -> AsyncGenerator[ExecutionEvent, None]:
     """Yields a command's events, from the first to the last, at the pace of who takes them.
 
     Args:
         request: What is executed.
-        execution_id: As what.
-        config: Tells where its log is, and whether lines are events.
-        result: Returns how it ended, None as long as it has not.
+        ids: The ids of its events.
+        config: Tells whether lines are events.
+        source: Tells how its run goes on.
+        index: Which command of the run it is.
     """
-    path = config.log_path(execution_id)
-    while not path.exists() and (ended := await result()) is None:
+    while index not in await source.started() and await source.result(index) is None:
         await anyio.sleep(INTERVAL)
     yield StartedEvent(
-        execution_id=execution_id, request_id=request.id, command=shown_name(request, config)
+        execution_id=ids.execution_id, request_id=request.id, command=shown_name(request, config)
     )
-    if config.stream_output and path.exists():
-        lines = line_events(
-            path, execution_id, request.id, still_running=lambda: _is_running(result)
-        )
-        async for event in lines:
-            yield event
-    while (ended := await result()) is None:
+    if config.stream_output:
+        async with aclosing(source.lines(index, ids)) as lines:
+            async for event in lines:
+                yield event
+    while (result := await source.result(index)) is None:
         await anyio.sleep(INTERVAL)
-    if config.stream_output and not path.exists():
-        for event in _kept_lines(request, ended):
-            yield event
-    yield final_event(ended)
+    yield final_event(result)
 
 
-async def _is_running(result: Callable[[], Awaitable[ExecutionResult | None]]) -> bool:
-    return await result() is None
-
-
-def _kept_lines(request: ExecutionRequest, result: ExecutionResult) -> list[ExecutionEvent]:
-    events: list[ExecutionEvent] = []
-    for kind, text in ((StdoutEvent, result.stdout), (StderrEvent, result.stderr)):
-        framer = LineFramer()
-        lines = [*framer.feed(text.encode()), *framer.flush()]
-        events += [
-            kind(execution_id=result.execution_id, request_id=request.id, line=line)
-            for line in lines
-        ]
-    return events
-
-
-async def plan_events(  # noqa: C901, PLR0913, PLR0917 (one stream out of many)
-    plan: ExecutionPlan,
-    execution_id: UUID,
-    config: ExecutionConfig,
-    started: Callable[[], Awaitable[dict[int, UUID]]],
-    result: Callable[[int], Awaitable[ExecutionResult | None]],
-    ended: Callable[[], Awaitable[bool]],
+async def plan_events(  # noqa: C901 (one stream out of many)
+    plan: ExecutionPlan, execution_id: UUID, config: ExecutionConfig, source: Source
 ) -> AsyncGenerator[ExecutionEvent, None]:
     """Yields a plan's progress and the events of its commands, each command's in order.
 
@@ -113,24 +83,22 @@ async def plan_events(  # noqa: C901, PLR0913, PLR0917 (one stream out of many)
         plan: What is executed.
         execution_id: As what.
         config: As for `command_events`.
-        started: Returns the execution ids of the commands that have started, by index.
-        result: Returns how a command ended, None as long as it has not.
-        ended: Whether nothing of the plan will start any more.
+        source: Tells how the run goes on.
     """
     send, receive = anyio.create_memory_object_stream[tuple[int, "ExecutionEvent"]](BUFFERED_EVENTS)
 
     async def follow(index: int, command_id: UUID) -> None:
-        async for event in command_events(
-            plan.commands[index], command_id, config, lambda: result(index)
-        ):
+        request = plan.commands[index]
+        ids = Ids(command_id, request.id)
+        async for event in command_events(request, ids, config, source, index):
             await send.send((index, event))
 
     async def follow_all() -> None:
         followed: set[int] = set()
         async with send, anyio.create_task_group() as tasks:
             while True:
-                over = await ended()
-                for index, command_id in (await started()).items():
+                over = await source.ended()
+                for index, command_id in [*(await source.started()).items()]:
                     if index not in followed:
                         followed.add(index)
                         tasks.start_soon(follow, index, command_id)

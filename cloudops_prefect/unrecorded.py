@@ -28,15 +28,25 @@ async def unrecorded_results(
     flow_run: FlowRun,
     requests: Sequence[ExecutionRequest],
     indices: Iterable[int],
+    *,
+    attempt: int | None = None,
 ) -> dict[int, ExecutionResult]:
-    """Reads how the commands of a run that has ended did that have no record, by their index."""
+    """Reads how the commands did that have no record, of a run that has ended, by their index.
+
+    Args:
+        client: The API.
+        flow_run: The run.
+        requests: All of its commands.
+        indices: Those without a record.
+        attempt: Which attempt at the run; the newest if absent.
+    """
     missing = list(indices)
     if not missing:
         return {}
     task_runs = await _task_runs(client, flow_run.id)
     results: dict[int, ExecutionResult] = {}
     for index in missing:
-        execution_id = task_run_id(flow_run.id, max(flow_run.run_count, 1), index)
+        execution_id = task_run_id(flow_run.id, attempt or max(flow_run.run_count, 1), index)
         task_run = task_runs.get(execution_id)
         results[index] = _result(requests[index], execution_id, flow_run, task_run)
     return results

@@ -1,0 +1,330 @@
+"""Where a stream of events learns how a run goes on: in this process, or from the API."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+
+import anyio
+from prefect.client.schemas.filters import (
+    TaskRunFilter,
+    TaskRunFilterFlowRunId,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
+
+from cloudops_prefect import history
+from cloudops_prefect.api_logs import PREFIX, LogReader
+from cloudops_prefect.errors import ExecutionIOError
+from cloudops_prefect.events import line_events
+from cloudops_prefect.lines import LineFramer
+from cloudops_prefect.models import ExecutionStatus, StderrEvent, StdoutEvent
+from cloudops_prefect.plan_run import task_run_id
+from cloudops_prefect.records import RecordReader, ResultRecord
+from cloudops_prefect.states import status_of
+from cloudops_prefect.unrecorded import unrecorded_results
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
+    from uuid import UUID
+
+    from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.objects import FlowRun, Log, TaskRun
+
+    from cloudops_prefect.config import ExecutionConfig
+    from cloudops_prefect.history import Execution
+    from cloudops_prefect.models import ExecutionRequest, ExecutionResult
+    from cloudops_prefect.plan_run import PlanRun
+    from cloudops_prefect.services import Services
+
+T = TypeVar("T")
+API_INTERVAL = 0.3
+"""Seconds between two looks at a run at the API."""
+INTERVAL = 0.05
+PATIENCE = 120.0
+"""Seconds without an answer from the API after which a stream gives up."""
+RETRY_INTERVAL = 1.0
+PAGE = 200
+LineEvent: TypeAlias = StdoutEvent | StderrEvent
+EVENTS: dict[str, type[LineEvent]] = {"stdout": StdoutEvent, "stderr": StderrEvent}
+
+logger = logging.getLogger("cloudops_prefect.sources")
+
+
+class Source(Protocol):
+    """How a run goes on; its commands are told by their index."""
+
+    async def started(self) -> Mapping[int, UUID]:
+        """Returns the execution ids of the commands that have started."""
+        ...
+
+    async def result(self, index: int) -> ExecutionResult | None:
+        """Returns how a command ended, None as long as it has not."""
+        ...
+
+    async def ended(self) -> bool:
+        """Whether nothing of the run will start any more."""
+        ...
+
+    def lines(self, index: int, ids: Ids) -> AsyncGenerator[LineEvent, None]:
+        """Yields what a command that has started prints, to its end."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Ids:
+    """The ids that the events of a command carry."""
+
+    execution_id: UUID
+    request_id: UUID
+
+    def events(self, kind: str, lines: Iterable[str], time: datetime) -> Iterator[LineEvent]:
+        """Makes events of lines; notes of ours are none."""
+        if (event := EVENTS.get(kind)) is None:
+            return
+        for line in lines:
+            yield event(
+                execution_id=self.execution_id,
+                request_id=self.request_id,
+                line=line,
+                timestamp=time,
+            )
+
+
+class ToldByApi:
+    """A run that goes on somewhere else, or has ended: what the API has stored is the truth.
+
+    Args:
+        ask: Calls a function with the services.
+        execution: The run, or one command of it.
+        config: Tells where logs would be if they were here.
+    """
+
+    def __init__(
+        self, ask: Callable[..., Awaitable[Any]], execution: Execution, config: ExecutionConfig
+    ) -> None:
+        self._ask = ask
+        self._execution = execution
+        self._config = config
+        self._flow_run_id = execution.flow_run.id
+        self._attempt = execution.attempt or history.newest_attempt(execution.flow_run)
+        plan = execution.plan
+        self._is_single = plan is None
+        self._requests = _requests(execution)
+        self._indices = {self._task_run_id(index): index for index in range(len(self._requests))}
+        self._records = RecordReader(execution.flow_run.id)
+        self._started: dict[int, UUID] = {}
+        self._results: dict[int, ExecutionResult] = {}
+        self._over = False
+        self._looked = float("-inf")
+        self._looking = asyncio.Lock()
+
+    async def started(self) -> Mapping[int, UUID]:
+        """Returns the execution ids of the commands that have started."""
+        await self._look()
+        return self._started
+
+    async def result(self, index: int) -> ExecutionResult | None:
+        """Returns how a command ended, None as long as it has not."""
+        await self._look()
+        # A single command has ended when its run has: that tells whether it was cancelled.
+        return self._results.get(index) if self._over or not self._is_single else None
+
+    async def ended(self) -> bool:
+        """Whether nothing of the run will start any more."""
+        await self._look()
+        return self._over
+
+    async def lines(self, index: int, ids: Ids) -> AsyncGenerator[LineEvent, None]:
+        """Yields what a command prints, from its log if that is here, else from the API's."""
+        path = self.log_path(ids)
+        # The file of a single command holds what its earlier attempts have printed as well.
+        is_here = path.exists() and not (self._is_single and self._attempt > 1)
+        lines = _followed(self, path, index, ids) if is_here else self._lines_of_api(index, ids)
+        async with aclosing(lines):
+            async for event in lines:
+                yield event
+
+    def log_path(self, ids: Ids) -> Path:
+        """Returns where a command's log is, if it is here."""
+        return self._config.log_path(ids.execution_id)
+
+    async def _lines_of_api(self, index: int, ids: Ids) -> AsyncGenerator[LineEvent, None]:
+        reader = LogReader(self._flow_run_id, self._task_run_id(index))
+        while True:
+            await self._look()
+            # Before the logs are read: they are there when the result is.
+            has_ended = self._over or index in self._results
+            page = await self._patiently(_read_page, reader)
+            for log in page:
+                kind = log.name.removeprefix(PREFIX)
+                for event in ids.events(kind, log.message.split("\n"), log.timestamp):
+                    yield event
+            if has_ended and not page:
+                return
+            if not page:
+                await anyio.sleep(API_INTERVAL)
+
+    async def _look(self) -> None:
+        """Looks at the run, once for all who ask at the same time."""
+        async with self._looking:
+            if self._over or time.monotonic() - self._looked < API_INTERVAL:
+                return
+            await self._patiently(self._read)
+            self._looked = time.monotonic()
+
+    async def _read(self, services: Services) -> None:
+        client = services.client
+        # First: what the run has left is there when it has ended.
+        flow_run = await client.read_flow_run(self._flow_run_id)
+        begun = history.is_begun(flow_run) and history.newest_attempt(flow_run) == self._attempt
+        later = history.newest_attempt(flow_run) > self._attempt
+        for record in await self._records.read(client):
+            self._take(record)
+        if begun:
+            await self._read_running(client)
+        over = later or status_of(flow_run.state).is_final
+        if over:
+            await self._read_rest(client, flow_run)
+        for index, result in self._results.items():
+            if result.started_at and result.execution_id == self._execution_id(index):
+                self._started[index] = result.execution_id
+        self._over = over
+
+    def _take(self, record: ResultRecord) -> None:
+        # What has completed in an earlier attempt does not run in this one.
+        completed = record.result.status is ExecutionStatus.COMPLETED
+        if record.attempt == self._attempt or (record.attempt < self._attempt and completed):
+            self._results[record.index] = record.result
+
+    async def _read_running(self, client: PrefectClient) -> None:
+        for task_run in await _read_running(client, self._flow_run_id):
+            if (index := self._indices.get(task_run.id)) is not None:
+                self._started[index] = self._execution_id(index)
+
+    async def _read_rest(self, client: PrefectClient, flow_run: FlowRun) -> None:
+        """Finds out what became of commands that have left no result in this attempt."""
+        if self._is_single and status_of(flow_run.state).is_final:
+            execution = replace(self._execution, flow_run=flow_run)
+            self._results[0] = await history.read_result(client, execution)
+            return
+        missing = [index for index in range(len(self._requests)) if index not in self._results]
+        rest = await unrecorded_results(
+            client, flow_run, self._requests, missing, attempt=self._attempt
+        )
+        for index, result in rest.items():
+            own_id = self._execution_id(index)
+            self._results[index] = result.model_copy(update={"execution_id": own_id})
+
+    async def _patiently(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
+        """Asks the API again while it does not answer, for `PATIENCE` seconds."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return await self._ask(function, *args)
+            except ExecutionIOError as error:
+                if time.monotonic() > deadline:
+                    raise
+                logger.debug("A stream goes on later: %s", error)
+            await anyio.sleep(RETRY_INTERVAL)
+
+    def _task_run_id(self, index: int) -> UUID:
+        return task_run_id(self._flow_run_id, self._attempt, index)
+
+    def _execution_id(self, index: int) -> UUID:
+        return self._flow_run_id if self._is_single else self._task_run_id(index)
+
+
+class RunsHere:
+    """A run of this process; when it is over without having begun, the API knows why.
+
+    Args:
+        is_running: Whether it is still driven.
+        find: Finds what has been started of it.
+        told: What the API tells.
+    """
+
+    def __init__(
+        self,
+        is_running: Callable[[], bool],
+        find: Callable[[], Awaitable[PlanRun | None]],
+        told: ToldByApi,
+    ) -> None:
+        self._is_running = is_running
+        self._find = find
+        self._told = told
+        self._run: PlanRun | None = None
+
+    async def started(self) -> Mapping[int, UUID]:
+        """Returns the execution ids of the commands that have started."""
+        if (run := await self._found()) is not None:
+            return {index: one.execution_id for index, one in list(run.executions.items())}
+        return {} if self._is_running() else await self._told.started()
+
+    async def result(self, index: int) -> ExecutionResult | None:
+        """Returns how a command ended, None as long as it has not."""
+        run = await self._found()
+        if run is not None and not run.is_single:
+            known, execution = run.results.get(index), run.executions.get(index)
+            return execution.result_with_output() if known and execution else known
+        return None if self._is_running() else await self._told.result(index)
+
+    async def ended(self) -> bool:
+        """Whether nothing of the run will start any more."""
+        return not self._is_running() and await self._told.ended()
+
+    async def lines(self, index: int, ids: Ids) -> AsyncGenerator[LineEvent, None]:
+        """Yields what a command prints from its log; from its result if it could have none."""
+        path = self._told.log_path(ids)
+        while (result := await self.result(index)) is None and not path.exists():
+            await anyio.sleep(INTERVAL)
+        if path.exists():
+            async for event in _followed(self, path, index, ids):
+                yield event
+            return
+        for event in _kept_lines(result, ids) if result else ():
+            yield event
+
+    async def _found(self) -> PlanRun | None:
+        if self._run is None:
+            self._run = await self._find()
+        return self._run
+
+
+def _requests(execution: Execution) -> list[ExecutionRequest]:
+    if (plan := execution.plan) is not None:
+        return plan.commands
+    return [request] if (request := execution.request) else []
+
+
+def _followed(source: Source, path: Path, index: int, ids: Ids) -> AsyncGenerator[LineEvent, None]:
+    async def still_running() -> bool:
+        return await source.result(index) is None
+
+    return line_events(path, ids.execution_id, ids.request_id, still_running=still_running)
+
+
+def _kept_lines(result: ExecutionResult, ids: Ids) -> Iterator[LineEvent]:
+    for kind, text in (("stdout", result.stdout), ("stderr", result.stderr)):
+        framer = LineFramer()
+        lines = [*framer.feed(text.encode()), *framer.flush()]
+        yield from ids.events(kind, lines, datetime.now(UTC))
+
+
+async def _read_page(services: Services, reader: LogReader) -> list[Log]:
+    return await reader.read(services.client)
+
+
+async def _read_running(client: PrefectClient, flow_run_id: UUID) -> list[TaskRun]:
+    wanted = TaskRunFilter(
+        flow_run_id=TaskRunFilterFlowRunId(any_=[flow_run_id]),
+        state=TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.RUNNING])),
+    )
+    return await client.read_task_runs(task_run_filter=wanted, limit=PAGE)

@@ -1,0 +1,61 @@
+"""What an engine is given to run, and the run of a deployment that it becomes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cloudops_prefect.flows import compile_command, compile_plan
+from cloudops_prefect.models import ExecutionPlan, ExecutionRequest
+from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, plan_run_name, shown_name, tags_of
+from cloudops_prefect.parameters import parameters_of
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from prefect import Flow
+    from prefect.client.schemas.objects import FlowRun, State
+
+    from cloudops_prefect.config import ExecutionConfig
+    from cloudops_prefect.services import Services
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A plan or a single request, and its flow."""
+
+    item: ExecutionPlan | ExecutionRequest
+
+    @property
+    def flow_name(self) -> str:
+        """The flow that runs it when it is deployed."""
+        return RUN_PLAN if isinstance(self.item, ExecutionPlan) else RUN_COMMAND
+
+    def run_name(self, config: ExecutionConfig) -> str:
+        """Returns what its run is called, without secrets."""
+        if isinstance(self.item, ExecutionPlan):
+            return plan_run_name(self.item, config)
+        return shown_name(self.item, config)
+
+    def compiled(self, services: Services) -> Flow[[], Any]:
+        """Returns the flow that runs it here."""
+        if isinstance(self.item, ExecutionPlan):
+            return compile_plan(self.item, services.config).with_options(flow_run_name=None)
+        return compile_command(self.item, services.config)
+
+    async def create_run(
+        self,
+        services: Services,
+        deployment_id: UUID,
+        state: State[Any],
+        idempotency_key: str | None,
+    ) -> FlowRun:
+        """Creates its run at the API, or gives the one that the key has created before."""
+        return await services.client.create_flow_run_from_deployment(
+            deployment_id,
+            parameters=parameters_of(self.item),
+            state=state,
+            name=self.run_name(services.config),
+            tags=tags_of(self.item.id, self.item.metadata),
+            idempotency_key=idempotency_key,
+        )
