@@ -12,7 +12,9 @@ from prefect.client.schemas.filters import (
     FlowFilterName,
     FlowRunFilter,
     FlowRunFilterExpectedStartTime,
+    FlowRunFilterName,
     FlowRunFilterState,
+    FlowRunFilterStateName,
     FlowRunFilterStateType,
     FlowRunFilterTags,
 )
@@ -34,10 +36,11 @@ from cloudops_prefect.naming import FLOW_NAMES, RUN_PLAN, id_tag
 from cloudops_prefect.parameters import plan_of, request_ids, request_of
 from cloudops_prefect.plan_run import task_run_id
 from cloudops_prefect.records import RecordReader, ResultRecord, read_results
-from cloudops_prefect.states import status_of
+from cloudops_prefect.states import TIMED_OUT, status_of
 from cloudops_prefect.unrecorded import unrecorded_results
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from uuid import UUID
 
     from prefect.client.orchestration import PrefectClient
@@ -259,13 +262,33 @@ async def read_plan_result(client: PrefectClient, execution: Execution) -> PlanE
     )
 
 
-async def read_list(
-    client: PrefectClient, *, limit: int, offset: int, status: ExecutionStatus | None
+async def read_list(  # noqa: PLR0913 (what a list may be narrowed by)
+    client: PrefectClient,
+    *,
+    limit: int,
+    offset: int,
+    status: ExecutionStatus | None = None,
+    tags: Sequence[str] = (),
+    since: datetime | None = None,
+    text: str | None = None,
 ) -> list[ExecutionSummary]:
-    """Reads a page of executions, the newest first."""
-    wanted = FlowRunFilter(expected_start_time=_due())
-    if status is not None:
-        wanted.state = FlowRunFilterState(type=FlowRunFilterStateType(any_=_TYPES[status]))
+    """Reads a page of executions, the newest first.
+
+    Args:
+        client: Of the API.
+        limit: How many at most.
+        offset: How many newer ones are left out.
+        status: Only those that stand there.
+        tags: Only those that have all of these.
+        since: Only those that were due then or later.
+        text: Only those with this in their name, in upper or lower case.
+    """
+    wanted = FlowRunFilter(
+        expected_start_time=_due(since),
+        state=None if status is None else _state_filter(status),
+        tags=FlowRunFilterTags(all_=[*tags]) if tags else None,
+        name=FlowRunFilterName(like_=text) if text else None,
+    )
     runs = await client.read_flow_runs(
         flow_filter=_FLOWS,
         flow_run_filter=wanted,
@@ -273,14 +296,23 @@ async def read_list(
         limit=limit,
         offset=offset,
     )
-    summaries = [_summary(run) for run in runs]
-    return [one for one in summaries if status is None or one.status is status]
+    return [_summary(run) for run in runs]
 
 
-def _due() -> FlowRunFilterExpectedStartTime:
+def _state_filter(status: ExecutionStatus) -> FlowRunFilterState:
+    wanted = FlowRunFilterState(type=FlowRunFilterStateType(any_=_TYPES[status]))
+    # Prefect has no type of its own for what timed out.
+    if status is ExecutionStatus.TIMEOUT:
+        wanted.name = FlowRunFilterStateName(any_=[TIMED_OUT])
+    elif status is ExecutionStatus.FAILED:
+        wanted.name = FlowRunFilterStateName(not_any_=[TIMED_OUT])
+    return wanted
+
+
+def _due(since: datetime | None = None) -> FlowRunFilterExpectedStartTime:
     # A schedule has its next hundred runs there already; the clocks of two machines may differ.
     soon = datetime.now(UTC) + timedelta(minutes=1)
-    return FlowRunFilterExpectedStartTime(before_=soon)  # pyright: ignore[reportArgumentType]
+    return FlowRunFilterExpectedStartTime(before_=soon, after_=since)  # pyright: ignore[reportArgumentType]
 
 
 def _summary(run: FlowRun) -> ExecutionSummary:
