@@ -97,7 +97,7 @@ async def _slot(
         yield
         return
     with control.waiting():
-        pass
+        await services.line.turn(flow_run_id)
         await services.slots.acquire_on_behalf_of(flow_run_id)
     try:
         yield

@@ -131,6 +131,7 @@ class PlanRun:
             await slots.enter_async_context(self._own_slots)
             # A single command's flow run is what waits: it stays Pending until there is a slot.
             if not self.is_single:
+                await self._services.line.turn(self.flow_run_id)
                 await slots.enter_async_context(self._services.slots)
         return self._obstacle(index)
 

@@ -13,6 +13,7 @@ from prefect.context import AsyncClientContext
 from cloudops_prefect.cancellation import watch_cancellation
 from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.control import RunControl
+from cloudops_prefect.line import Line
 from cloudops_prefect.publishing import Publisher
 
 if TYPE_CHECKING:
@@ -34,13 +35,15 @@ class Services:
         driven: The runs that an engine of this process runs.
         runs: What has been started, by the id of its flow run.
         unrecorded: Task runs that have ended, which the API may not know yet.
-        slots: One token for each command that may run; waiting is first come, first served.
+        slots: One token for each command that may run.
+        line: The order in which the runs may ask for the first of them.
     """
 
     config: ExecutionConfig
     client: PrefectClient
     publisher: Publisher
     slots: anyio.CapacityLimiter
+    line: Line = field(default_factory=Line)
     busy: anyio.Event = field(default_factory=anyio.Event)
     controls: dict[UUID, RunControl] = field(default_factory=dict)
     runs: dict[UUID, PlanRun] = field(default_factory=dict)

@@ -71,9 +71,15 @@ async def test_who_came_first_runs_first(api, one_at_once, tmp_path):
     async with ExecutionEngine(one_at_once) as engine:
         await engine.execute(first)
         await has_printed(engine, first)
-        ids = [await engine.execute(one) for one in append[:4]]
-        plan = ExecutionPlan(strategy=ParallelStrategy(), commands=append[4:])
-        ids.append(await engine.execute_plan(plan))
+        ids = [
+            await engine.execute(append[0]),
+            await engine.execute_plan(ExecutionPlan(commands=append[1:2])),
+            await engine.execute_plan(ExecutionPlan(commands=append[2:3])),
+            await engine.execute(append[3]),
+            await engine.execute_plan(
+                ExecutionPlan(strategy=ParallelStrategy(), commands=append[4:])
+            ),
+        ]
         (tmp_path / "gate").touch()
         for one in ids:
             await engine.wait(one, timeout=60)
