@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from string import hexdigits
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cloudops_prefect.models import Command, ExecutionRequest
 
 Json = Annotated[bool, Parameter(negative="", help="Print JSON.")]
+Status = Literal["pending", "running", "completed", "failed", "cancelled", "timeout"]
 Quiet = Annotated[bool, Parameter(name=("--quiet", "-q"), negative="")]
 
 _ID_DIGITS = 32
@@ -74,6 +75,50 @@ class CommandOptions:
         )
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ListOptions:
+    """Which executions are listed."""
+
+    status: Status | None = None
+    """Only those that stand there."""
+
+    tag: Annotated[tuple[str, ...], Parameter(negative="")] = ()
+    """KEY=VALUE, only those that have it; can be repeated."""
+
+    since: str | None = None
+    """Only those from then on: how long ago, like 2h or 7d, or a date."""
+
+    search: str | None = None
+    """Only those with this text in their name."""
+
+    limit: int = 20
+    """How many at most."""
+
+    page: int = 1
+    """Which page of that many."""
+
+    def filters(self) -> dict[str, Any]:
+        """The arguments for `history.read_list`.
+
+        Raises:
+            ValidationError: A value is not written as it should be.
+        """
+        from cloudops_prefect.models import ExecutionStatus
+
+        if self.limit < 1 or self.page < 1:
+            raise ValidationError("--limit and --page begin at 1")
+        return {
+            "limit": self.limit,
+            "offset": (self.page - 1) * self.limit,
+            "status": None if self.status is None else ExecutionStatus(self.status),
+            # As Prefect has the tags of a run.
+            "tags": [text.replace("=", ":", 1) for text in self.tag],
+            "since": None if self.since is None else _moment("--since", self.since),
+            "text": self.search,
+        }
+
+
 def verbatim(tokens: Sequence[str]) -> list[str]:
     """Marks where the options of `exec` and `aws` end: what follows belongs to the program.
 
@@ -115,13 +160,32 @@ def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
 
 
 def _milliseconds(text: str) -> int:
+    return round(duration("--timeout", text) / timedelta(milliseconds=1))
+
+
+def duration(option: str, text: str) -> timedelta:
+    """Reads a duration as people write it, like 30s, 5m or 2d; none below zero.
+
+    Raises:
+        ValidationError: It is not written so.
+    """
     from pydantic import TypeAdapter
     from pydantic import ValidationError as WrongTypesError
 
     from cloudops_prefect.durations import Duration
 
     try:
-        duration = TypeAdapter(Duration).validate_python(text)
+        read = TypeAdapter(Duration).validate_python(text)
     except WrongTypesError:
-        raise ValidationError(f"--timeout wants a duration like 30s or 5m, not {text!r}") from None
-    return round(duration / timedelta(milliseconds=1))
+        read = None
+    if read is None or read < timedelta():
+        raise ValidationError(f"{option} wants a duration like 30s, 5m or 2d, not {text!r}")
+    return read
+
+
+def _moment(option: str, text: str) -> datetime:
+    """Reads a date, or how long ago it was."""
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        return datetime.now(UTC) - duration(option, text)

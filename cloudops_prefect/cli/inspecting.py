@@ -1,10 +1,13 @@
 """Executions looked at, whoever runs them."""
 
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Any
 
+from cloudops_prefect import history
 from cloudops_prefect.cli import printing
-from cloudops_prefect.cli.api import resolve
+from cloudops_prefect.cli.api import api, resolve
 from cloudops_prefect.cli.event_lines import CommandLines, PlanLines
+from cloudops_prefect.cli.run_facts import names_of_run
 from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.engine import ExecutionEngine
 from cloudops_prefect.errors import ExecutionNotCompletedError
@@ -39,7 +42,8 @@ async def print_result(id_text: str, *, json: bool) -> int:
         printing.json_document(result)
         return 0
     if isinstance(result, PlanExecutionResult):
-        printing.plan_summary(result, [f"command {i}" for i in range(len(result.results))])
+        names = await names_of_run(execution_id)
+        printing.plan_summary(result, [names.get(r.id, str(r.id)) for r in result.results])
     else:
         printing.command_summary(result)
     printing.line(f"UI: {ui_url}")
@@ -63,24 +67,26 @@ async def follow_logs(id_text: str, *, json: bool) -> int:
     execution_id = await resolve(id_text)
     async with ExecutionEngine(ExecutionConfig.load()) as engine:
         show = _show_json if json else None
+        names = {} if json else await names_of_run(execution_id)
         async for event in engine.stream(execution_id):
             if show is None:
                 # A plan's events start with how far it is, or with a command that is not the plan.
                 whole = event.execution_id == execution_id and event.event_type != "progress"
-                show = CommandLines().show if whole else PlanLines({}).show
+                show = CommandLines().show if whole else PlanLines(names).show
             show(event)
     return 0
 
 
-async def print_list(*, limit: int, status: str | None, json: bool) -> int:
-    """Prints the newest executions."""
-    wanted = None if status is None else ExecutionStatus(status)
-    async with ExecutionEngine(ExecutionConfig.load()) as engine:
-        summaries = await engine.list_executions(limit=limit, status=wanted)
+async def print_list(filters: dict[str, Any], *, page: int, json: bool) -> int:
+    """Prints a page of executions, the newest first; `filters` are those of `read_list`."""
+    async with api() as client:
+        summaries = await history.read_list(client, **filters)
     if json:
         printing.json_document(summaries)
-    else:
-        printing.executions(summaries)
+        return 0
+    printing.executions(summaries)
+    if len(summaries) == filters["limit"] and sys.stdout.isatty():
+        printing.error_line(f"There may be more: --page {page + 1}")
     return 0
 
 

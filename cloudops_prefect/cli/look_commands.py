@@ -1,13 +1,16 @@
 """Commands that look at executions, or end them, whoever runs them."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from cyclopts import Parameter
+from cyclopts import App, Parameter
 
-from cloudops_prefect.cli.arguments import Json, id_text
+from cloudops_prefect.cli.arguments import Json, ListOptions, duration, id_text
 from cloudops_prefect.cli.root import Id, app, connect, run_async
 
-Status = Literal["pending", "running", "completed", "failed", "cancelled", "timeout"]
+logs_app = App(name="logs")
+app.command(logs_app)
+
+_ALL = ListOptions()
 
 
 @app.command
@@ -30,7 +33,7 @@ def result(id_: Id, /, *, json: Json = False) -> int:
     return run_async(print_result(identifier, json=json))
 
 
-@app.command
+@logs_app.default
 def logs(
     id_: Id,
     /,
@@ -54,21 +57,39 @@ def logs(
     return run_async((follow_logs if follow else print_logs)(identifier, json=json))
 
 
-@app.command(name="list")
-def list_(*, limit: int = 20, status: Status | None = None, json: Json = False) -> int:
-    """List executions, the newest first.
+@logs_app.command
+def prune(
+    *,
+    older_than: str,
+    keep_failed: Annotated[bool, Parameter(negative="")] = False,
+    json: Json = False,
+) -> int:
+    """Remove the log files of this machine that nothing was written to for a time.
+
+    Logs of what still runs stay. The API keeps its own copy of what was printed.
 
     Parameters
     ----------
-    limit
-        How many at most.
-    status
-        Only those that stand there.
+    older_than
+        For how long, like 30d or 12h.
+    keep_failed
+        Leave the logs of what failed or timed out.
     """
+    age = duration("--older-than", older_than)
+    connect()
+    from cloudops_prefect.cli.pruning import prune_logs
+
+    return run_async(prune_logs(age, keep_failed=keep_failed, json=json))
+
+
+@app.command(name="list")
+def list_(*, options: ListOptions = _ALL, json: Json = False) -> int:
+    """List executions, the newest first."""
+    filters = options.filters()
     connect()
     from cloudops_prefect.cli.inspecting import print_list
 
-    return run_async(print_list(limit=limit, status=status, json=json))
+    return run_async(print_list(filters, page=options.page, json=json))
 
 
 @app.command

@@ -1,7 +1,7 @@
 """Commands about plans as files."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -9,6 +9,28 @@ from cloudops_prefect.cli import exit_codes, printing
 from cloudops_prefect.cli.arguments import Json
 from cloudops_prefect.cli.root import app, connect, run_async, valid_plan
 from cloudops_prefect.errors import ValidationError
+
+
+@app.command
+def init(plan: Path = Path("plan.yaml"), /) -> int:
+    """Write a plan to start from; what is there already stays.
+
+    Parameters
+    ----------
+    plan
+        The file, plan.yaml if absent.
+    """
+    from cloudops_prefect.cli.starter import STARTER
+
+    try:
+        with plan.open("x", encoding="utf-8") as file:
+            file.write(STARTER.format(file=plan))
+    except FileExistsError:
+        raise ValidationError(
+            f"{plan} is there already; cloudops init FILE names another"
+        ) from None
+    printing.line(f"Wrote {plan}. Run it with: cloudops run {plan}")
+    return exit_codes.COMPLETED
 
 
 @app.command
@@ -20,17 +42,12 @@ def validate(plan: Path, /, *, json: Json = False) -> int:
     plan
         A YAML or JSON file.
     """
-    from cloudops_prefect.config import ExecutionConfig
-    from cloudops_prefect.planfile import load_plan
-
     try:
-        loaded = load_plan(plan)
-        loaded.validate(ExecutionConfig.load())
-    except ValidationError as error:
-        if not json:
-            raise
-        printing.json_document({"valid": False, "error": str(error)})
-        return exit_codes.BAD_INPUT
+        loaded = valid_plan(plan)
+    except ValidationError as refusal:
+        from cloudops_prefect.cli import refused
+
+        return refused.report(plan, refusal, json=json)
     if json:
         printing.json_document({"valid": True, "commands": len(loaded.commands)})
     else:
@@ -59,6 +76,17 @@ def schema(
     if plan and request:
         raise ValidationError("--plan and --request exclude each other")
     printing.json_document(json_schema("request" if request else "plan"))
+    return exit_codes.COMPLETED
+
+
+@app.command
+def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
+    """Print what makes your shell complete; for bash: eval "$(cloudops completion bash)".
+
+    That line goes to ~/.bashrc. For zsh write it to a file `_cloudops` in a directory of $fpath,
+    for fish to ~/.config/fish/completions/cloudops.fish.
+    """
+    printing.line(app.generate_completion(prog_name="cloudops", shell=shell))
     return exit_codes.COMPLETED
 
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         PlanExecutionResult,
     )
 
+_SHORT_ID = 8
 _COLOURS = {
     "completed": "green",
     "failed": "red",
@@ -49,22 +50,31 @@ def json_document(value: object) -> None:
     line(to_json(value, indent=2).decode())
 
 
-def executions(summaries: Iterable["ExecutionSummary"]) -> None:
-    """Prints a list of executions."""
+def executions(summaries: Sequence["ExecutionSummary"]) -> None:
+    """Prints a list of executions; where a person reads it, with ids as short as can be typed."""
+    ids = [str(summary.id) for summary in summaries]
+    shown = _shortened(ids) if sys.stdout.isatty() else ids
     _table(
         ["ID", "STATUS", "KIND", "STARTED", "DURATION", "NAME"],
         [
             [
-                str(summary.id),
+                identifier,
                 summary.status.value,
                 summary.kind,
                 _local_time(summary.started_at),
                 seconds(summary.duration),
                 summary.name,
             ]
-            for summary in summaries
+            for identifier, summary in zip(shown, summaries, strict=True)
         ],
     )
+
+
+def _shortened(ids: Sequence[str]) -> list[str]:
+    length = _SHORT_ID
+    while len({one[:length] for one in ids}) < len(ids):
+        length += 1
+    return [one[:length] for one in ids]
 
 
 def plan_summary(result: "PlanExecutionResult", names: Sequence[str]) -> None:
@@ -100,6 +110,16 @@ def command_summary(result: "ExecutionResult") -> None:
     for stream, text in (("stdout", result.stdout), ("stderr", result.stderr)):
         if text:
             line(f"{stream}:\n{text.rstrip(chr(10))}")
+
+
+def size(count: int) -> str:
+    """A number of bytes as people read it: 512 B, 3.4 MB."""
+    value, unit = float(count), "B"
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 999.5 or unit == "TB":
+            break
+        value /= 1000
+    return f"{value:.0f} {unit}" if value >= 9.95 or unit == "B" else f"{value:.1f} {unit}"
 
 
 def colour(status: str) -> str:

@@ -9,6 +9,7 @@ from cloudops_prefect.cli.api import resolve
 from cloudops_prefect.cli.event_lines import CommandLines, PlanLines
 from cloudops_prefect.cli.following import follow, interruptible
 from cloudops_prefect.cli.names import command_names
+from cloudops_prefect.cli.run_facts import names_of_run
 from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.engine import ExecutionEngine
 from cloudops_prefect.models import PlanExecutionResult
@@ -51,14 +52,16 @@ async def run_command(request: "ExecutionRequest", *, json: bool, quiet: bool) -
 async def resume(id_text: str, *, json: bool, quiet: bool) -> int:
     """Runs what has not completed of an earlier execution; returns the exit code."""
     execution_id = await resolve(id_text)
-    show = _nothing if json or quiet else PlanLines({}).show
+    known = await names_of_run(execution_id)
+    show = _nothing if json or quiet else PlanLines(known).show
     with interruptible() as interruption:
         async with ExecutionEngine(ExecutionConfig.load()) as engine:
             again = _resumed(engine.resume(execution_id), execution_id)
             result = await follow(engine, again, show, interruption)
             ui_url = engine.ui_url(result.execution_id)
     if isinstance(result, PlanExecutionResult):
-        _print_plan(result, _unnamed(result), ui_url, json=json)
+        names = [known.get(one.id, str(one.id)) for one in result.results]
+        _print_plan(result, names, ui_url, json=json)
         return exit_codes.of_status(result.status, interruption.signal_number)
     _print_command(result, ui_url, json=json, quiet=quiet)
     return exit_codes.of_command(result, interruption.signal_number)
@@ -66,10 +69,6 @@ async def resume(id_text: str, *, json: bool, quiet: bool) -> int:
 
 async def _resumed(resumption: Awaitable[UUID | None], execution_id: UUID) -> UUID:
     return await resumption or execution_id
-
-
-def _unnamed(result: "PlanExecutionResult") -> list[str]:
-    return [f"command {index}" for index in range(len(result.results))]
 
 
 def _print_plan(

@@ -1,0 +1,69 @@
+"""Plans as files: a first one written, mistakes listed, shells that complete."""
+
+import json
+import subprocess
+
+import pytest
+
+from cloudops_prefect.cli.app import run_tokens
+from cloudops_prefect.planfile import load_plan
+
+WRONG = """\
+commands:
+  - name: first
+    rum: make
+  - name: second
+    run: "true"
+    timeout_ms: 99999999
+    needs: fist
+"""
+
+
+def test_init_writes_a_plan_that_is_valid_and_overwrites_none(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_tokens(["init"]) == 0
+    assert "cloudops run plan.yaml" in capsys.readouterr().out
+    plan = load_plan("plan.yaml")
+    assert [request.name for request in plan.commands] == ["check", "build", "test", "deploy"]
+    assert plan.strategy.dependencies == {1: [0], 2: [0], 3: [1, 2]}
+    assert run_tokens(["run", "--dry-run", "plan.yaml"]) == 0
+    (tmp_path / "plan.yaml").write_text("mine")
+    assert run_tokens(["init"]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert (tmp_path / "plan.yaml").read_text() == "mine"
+
+
+def test_validate_lists_every_mistake(tmp_path, capsys):
+    path = tmp_path / "plan.yaml"
+    path.write_text(WRONG)
+    assert run_tokens(["validate", str(path)]) == 2
+    heading, *mistakes = capsys.readouterr().err.splitlines()
+    assert heading == f"error: {len(mistakes)} mistakes in {path}"
+    assert [line.split(":")[1] for line in mistakes] == sorted(
+        line.split(":")[1] for line in mistakes
+    )
+    assert any("plan.yaml:6:17: " in line and "600000ms" in line for line in mistakes)
+    assert run_tokens(["validate", "--json", str(path)]) == 2
+    told = json.loads(capsys.readouterr().out)
+    assert told["valid"] is False
+    assert len(told["mistakes"]) == len(mistakes)
+    (wrong,) = [one for one in told["mistakes"] if one["field"] == "commands[0].rum"]
+    assert (wrong["file"], wrong["line"], wrong["column"]) == (str(path), 3, 5)
+    assert (wrong["text"], wrong["hint"]) == ("    rum: make", "did you mean `run`?")
+
+
+def test_a_file_that_cannot_be_read_is_refused_in_json_too(tmp_path, capsys):
+    assert run_tokens(["validate", "--json", str(tmp_path / "absent.yaml")]) == 2
+    told = json.loads(capsys.readouterr().out)
+    assert (told["valid"], told["mistakes"]) == (False, [])
+    assert "absent.yaml" in told["error"]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_are_told_how_to_complete(shell, capsys):
+    assert run_tokens(["completion", shell]) == 0
+    script = capsys.readouterr().out
+    assert "timeline" in script
+    if shell == "bash":
+        check = f"{script}\ncomplete -p cloudops"
+        assert subprocess.run(["bash", "-c", check], capture_output=True).returncode == 0
