@@ -186,7 +186,8 @@ class ToldByApi:
         flow_run = await client.read_flow_run(self._flow_run_id)
         begun = history.is_begun(flow_run) and history.newest_attempt(flow_run) == self._attempt
         later = history.newest_attempt(flow_run) > self._attempt
-        for record in await self._records.read(client):
+        records = await self._records.read(client)
+        for record in sorted(records, key=_beginning):
             self._take(record)
         if begun:
             await self._read_running(client)
@@ -296,6 +297,10 @@ class RunsHere:
         if self._run is None:
             self._run = await self._find()
         return self._run
+
+
+def _beginning(record: ResultRecord) -> datetime:
+    return record.result.started_at or datetime.now(UTC)
 
 
 def _requests(execution: Execution) -> list[ExecutionRequest]:
