@@ -1,41 +1,43 @@
-"""Plans and single commands as Prefect flows."""
+"""Plans and single commands as Prefect flows.
 
-from __future__ import annotations
+Annotations are evaluated here: Prefect may load this file under a name that is not its module's,
+where it could not find what a string stands for.
+"""
 
 import re
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import networkx as nx
 from prefect import Flow, flow
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 from prefect.states import Failed
 
 from cloudops_prefect.artifacts import PlanProgress, results_table
+from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.control import RunControl, sigterm
 from cloudops_prefect.crashes import shows_that_it_lives
 from cloudops_prefect.errors import ValidationError
 from cloudops_prefect.graph import plan_graph
-from cloudops_prefect.models import ExecutionPlan, ExecutionRequest, PlanExecutionResult
+from cloudops_prefect.models import (
+    ExecutionPlan,
+    ExecutionRequest,
+    ExecutionResult,
+    PlanExecutionResult,
+)
 from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, plan_run_name, shown_name, tags_of
 from cloudops_prefect.parameters import plan_of, request_of
 from cloudops_prefect.plan_run import PlanRun
+from cloudops_prefect.plan_store import with_stored_plan
 from cloudops_prefect.publishing import until_delivered
 from cloudops_prefect.records import read_results
-from cloudops_prefect.services import current_services
+from cloudops_prefect.services import Services, current_services
 from cloudops_prefect.states import command_state_of, plan_state_of
 from cloudops_prefect.unrecorded import completed_without_record
-
-if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
-
-    from prefect.client.schemas.objects import FlowRun, State
-
-    from cloudops_prefect.config import ExecutionConfig
-    from cloudops_prefect.models import ExecutionResult
-    from cloudops_prefect.services import Services
 
 # Results go to the API as `records`; Prefect's own persistence would write them to a directory that
 # no other machine can read.
@@ -45,7 +47,7 @@ _OPTIONS: dict[str, Any] = {"persist_result": False}
 _MADE_UP_NAME = re.compile(r"[a-z]+-[a-z]+")
 
 
-def compile_plan(plan: ExecutionPlan, config: ExecutionConfig | None = None) -> Flow[[], Any]:
+def compile_plan(plan: ExecutionPlan, config: ExecutionConfig | None = None) -> "Flow[[], Any]":
     """Turns a plan into a Prefect flow without parameters whose task runs are the plan's commands.
 
     Calling the flow runs the plan and returns its `PlanExecutionResult`; a plan that did not
@@ -70,7 +72,7 @@ def compile_plan(plan: ExecutionPlan, config: ExecutionConfig | None = None) -> 
 
 def compile_command(
     request: ExecutionRequest, config: ExecutionConfig | None = None
-) -> Flow[[], Any]:
+) -> "Flow[[], Any]":
     """Turns a request into a Prefect flow without parameters, of one task run."""
 
     async def run() -> Any:
@@ -86,13 +88,12 @@ async def run_plan(plan: ExecutionPlan) -> Any:
     Args:
         plan: The commands, and the order in which they run.
     """
-    plan = plan_of(_flow_run()) or plan
     async with current_services() as services:
-        await _present(
-            services, plan_run_name(plan, services.config), tags_of(plan.id, plan.metadata)
-        )
         # Inside: the services' task group would wrap the error.
         try:
+            plan = plan_of(await with_stored_plan(services.client, _flow_run())) or plan
+            name = plan_run_name(plan, services.config)
+            await _present(services, name, tags_of(plan.id, plan.metadata))
             return await _run_plan(plan, plan_graph(plan), None)
         except ValidationError as error:
             return Failed(message=str(error), data=error)
@@ -130,7 +131,7 @@ async def _present(services: Services, name: str, tags: Sequence[str]) -> None:
 
 
 async def _run_plan(
-    plan: ExecutionPlan, graph: nx.DiGraph[int], config: ExecutionConfig | None
+    plan: ExecutionPlan, graph: "nx.DiGraph[int]", config: ExecutionConfig | None
 ) -> State[Any]:
     async with current_services(config) as services:
         plan.validate(services.config)
@@ -181,7 +182,7 @@ def _under_control(control: RunControl, services: Services) -> Generator[None]:
 
 
 async def _prepare(
-    graph: nx.DiGraph[int],
+    graph: "nx.DiGraph[int]",
     services: Services,
     *,
     single: bool = False,
@@ -200,7 +201,7 @@ async def _prepare(
 
 
 async def _earlier_results(
-    graph: nx.DiGraph[int], services: Services
+    graph: "nx.DiGraph[int]", services: Services
 ) -> dict[int, ExecutionResult]:
     flow_run = _flow_run()
     if flow_run.run_count <= 1:

@@ -61,9 +61,11 @@ def create_pool(api: str, name: str = POOL, limit: int | None = None) -> None:
 
 
 @contextmanager
-def process_worker(api: str, home: Path, pool: str = POOL) -> Iterator[subprocess.Popen[bytes]]:
+def process_worker(
+    api: str, home: Path, pool: str = POOL, **variables: str
+) -> Iterator[subprocess.Popen[bytes]]:
     """A process worker that polls every second; it ends with everything that it started."""
-    env = environment(api, home) | {"PREFECT_WORKER_QUERY_SECONDS": "1"}
+    env = environment(api, home) | {"PREFECT_WORKER_QUERY_SECONDS": "1"} | variables
     argv = ["worker", "start", "--type", "process", "--pool", pool, "--name", home.name]
     with (home / "worker.log").open("wb") as log:
         worker = subprocess.Popen(
