@@ -16,7 +16,7 @@ from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.errors import ValidationError
 from cloudops_prefect.models import ExecutionPlan, PlanExecutionResult
 from cloudops_prefect.naming import RUN_PLAN, plan_run_name, tags_of
-from cloudops_prefect.parameters import parameters_of
+from cloudops_prefect.plan_store import stored_parameters
 from cloudops_prefect.redaction import MIN_SECRET_CHARS
 
 if TYPE_CHECKING:
@@ -176,9 +176,11 @@ class ExecutionPlanBlock(JobBlock[PlanExecutionResult]):
         """
         self.plan.validate(ExecutionConfig.load())
         try:
+            async with get_client() as client:
+                parameters = await stored_parameters(client, self.plan)
             flow_run = await arun_deployment(
                 self.deployment,
-                parameters=parameters_of(self.plan),
+                parameters=parameters,
                 flow_run_name=plan_run_name(self.plan),
                 tags=tags_of(self.plan.id, self.plan.metadata),
                 timeout=0,

@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING, Any
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.exceptions import ObjectNotFound
-from prefect.settings import get_current_settings
 from prefect.types import BANNED_CHARACTERS
 from prefect.utilities.callables import parameter_schema
-from pydantic_core import to_json
 
 from cloudops_prefect.api_errors import api_complaint
 from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.errors import ExecutionIOError, ValidationError
 from cloudops_prefect.flows import run_plan
 from cloudops_prefect.naming import LOCAL, RUN_PLAN, metadata_tags, shown_description
-from cloudops_prefect.parameters import parameters_of
+from cloudops_prefect.plan_store import stored_parameters
 from cloudops_prefect.schedules import schedule_of
 
 if TYPE_CHECKING:
@@ -75,15 +73,12 @@ async def deploy_plan(  # noqa: PLR0913
     if concurrency_limit is not None and concurrency_limit < 1:
         raise ValidationError(f"a concurrency limit must be above 0, not {concurrency_limit}")
     schedule = schedule_of(cron=cron, interval=interval, rrule=rrule, timezone=timezone)
-    parameters = parameters_of(plan)
-    _check_size(parameters)
     fields: dict[str, Any] = {
         "name": name,
         "work_pool_name": work_pool,
         "description": shown_description(plan, config) or run_plan.description,
         # Not the plan's id: runs that are only scheduled would be taken for its newest execution.
         "tags": metadata_tags(plan.metadata),
-        "parameters": parameters,
         "schedules": [DeploymentScheduleCreate(schedule=schedule)] if schedule else [],
         "concurrency_limit": concurrency_limit,
         "paused": paused,
@@ -91,6 +86,7 @@ async def deploy_plan(  # noqa: PLR0913
     try:
         async with get_client() as client:
             await _check_work_pool(client, work_pool)
+            fields["parameters"] = await stored_parameters(client, plan)
             return await _create(client, fields)
     except Exception as error:
         if (complaint := api_complaint(error)) is None:
@@ -118,15 +114,6 @@ async def _check_work_pool(client: PrefectClient, name: str) -> None:
         pools = ", ".join(sorted(pool.name for pool in await client.read_work_pools()))
         known = f"there is {pools}" if pools else "`prefect work-pool create` makes one"
         raise ValidationError(f"there is no work pool {name!r}; {known}", "work_pool") from None
-
-
-def _check_size(parameters: dict[str, Any]) -> None:
-    size = len(to_json(parameters))
-    limit = get_current_settings().server.api.max_parameter_size
-    if size > limit:
-        raise ValidationError(
-            f"the plan is too large for a deployment: {size:,} bytes, and the API takes {limit:,}"
-        )
 
 
 def _check_name(name: str) -> None:

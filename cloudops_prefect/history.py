@@ -23,7 +23,11 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
 from cloudops_prefect.crashes import error_of_state
-from cloudops_prefect.errors import ExecutionNotCompletedError, ExecutionNotFoundError
+from cloudops_prefect.errors import (
+    ExecutionNotCompletedError,
+    ExecutionNotFoundError,
+    InvalidPlanError,
+)
 from cloudops_prefect.models import (
     ExecutionPlan,
     ExecutionRequest,
@@ -35,6 +39,7 @@ from cloudops_prefect.models import (
 from cloudops_prefect.naming import FLOW_NAMES, RUN_PLAN, id_tag
 from cloudops_prefect.parameters import plan_of, request_ids, request_of
 from cloudops_prefect.plan_run import task_run_id
+from cloudops_prefect.plan_store import with_stored_plan
 from cloudops_prefect.records import RecordReader, ResultRecord, read_results
 from cloudops_prefect.states import TIMED_OUT, status_of
 from cloudops_prefect.unrecorded import unrecorded_results
@@ -84,6 +89,11 @@ class Execution:
         return request_of(self.flow_run)
 
 
+async def read_run(client: PrefectClient, flow_run_id: UUID) -> FlowRun:
+    """Reads a run with the whole of its plan."""
+    return await with_stored_plan(client, await client.read_flow_run(flow_run_id))
+
+
 async def find(client: PrefectClient, wanted: UUID) -> Execution:
     """Finds an execution by its own id, or the newest by the id of its request or plan.
 
@@ -91,7 +101,7 @@ async def find(client: PrefectClient, wanted: UUID) -> Execution:
         ExecutionNotFoundError: if the API knows none.
     """
     try:
-        return Execution(wanted, await client.read_flow_run(wanted))
+        return Execution(wanted, await read_run(client, wanted))
     except ObjectNotFound:
         pass
     try:
@@ -100,7 +110,7 @@ async def find(client: PrefectClient, wanted: UUID) -> Execution:
         return await _find_by_own_id(client, wanted)
     if task_run.flow_run_id is None:
         raise ExecutionNotFoundError(wanted)
-    execution = Execution(wanted, await client.read_flow_run(task_run.flow_run_id))
+    execution = Execution(wanted, await read_run(client, task_run.flow_run_id))
     return _command_of_plan(execution, wanted)
 
 
@@ -143,7 +153,7 @@ async def _find_by_own_id(client: PrefectClient, own_id: UUID) -> Execution:
         limit=1,
     )
     if runs:
-        return Execution(runs[0].id, runs[0])
+        return Execution(runs[0].id, await with_stored_plan(client, runs[0]))
     return await _find_in_plans(client, own_id)
 
 
@@ -159,15 +169,19 @@ async def _find_in_plans(client: PrefectClient, wanted: UUID) -> Execution:
             offset=offset,
         )
         for run in runs:
-            if (found := _command_in(run, wanted)) is not None:
+            if (found := await _command_in(client, run, wanted)) is not None:
                 return found
         if len(runs) < PAGE:
             raise ExecutionNotFoundError(wanted)
         offset += PAGE
 
 
-def _command_in(run: FlowRun, wanted: UUID) -> Execution | None:
+async def _command_in(client: PrefectClient, run: FlowRun, wanted: UUID) -> Execution | None:
     """Finds a command by its request's id, or by the execution's: a task run is there late."""
+    try:
+        run = await with_stored_plan(client, run)
+    except InvalidPlanError:
+        return None
     text = str(wanted)
     for index, request_id in enumerate(request_ids(run)):
         attempt = newest_attempt(run)

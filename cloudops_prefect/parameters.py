@@ -13,10 +13,23 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
 
 
+STORED = "cloudops-stored-plan"
+"""The tag of a plan's metadata that names what is stored of it."""
+
+
 def parameters_of(item: ExecutionPlan | ExecutionRequest) -> dict[str, Any]:
     """Returns the parameters of a run, without the fields that are empty anyway."""
     name = "plan" if isinstance(item, ExecutionPlan) else "request"
     return {name: _without_noise(item.model_dump(mode="json"))}
+
+
+def stored_name(flow_run: FlowRun) -> str | None:
+    """Returns the name under which the API keeps the plan of a run; None if it is in the run."""
+    plan: Any = flow_run.parameters.get("plan")
+    try:
+        return None if isinstance(plan, ExecutionPlan) else plan["metadata"]["tags"].get(STORED)
+    except (TypeError, AttributeError, LookupError):
+        return None
 
 
 def plan_of(flow_run: FlowRun) -> ExecutionPlan | None:
@@ -51,7 +64,10 @@ def request_of(flow_run: FlowRun) -> ExecutionRequest | None:
 
 def request_ids(flow_run: FlowRun) -> list[str]:
     """Returns the ids of the requests of a plan's run, in the plan's order."""
-    commands: list[dict[str, Any]] = flow_run.parameters.get("plan", {}).get("commands", [])
+    plan: ExecutionPlan | dict[str, Any] = flow_run.parameters.get("plan", {})
+    if isinstance(plan, ExecutionPlan):
+        return [str(command.id) for command in plan.commands]
+    commands: list[dict[str, Any]] = plan.get("commands", [])
     return [
         command.get("id") or str(_stand_in(flow_run.id, index))
         for index, command in enumerate(commands)

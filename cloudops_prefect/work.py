@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from cloudops_prefect.flows import compile_command, compile_plan
 from cloudops_prefect.models import ExecutionPlan, ExecutionRequest
 from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, plan_run_name, shown_name, tags_of
-from cloudops_prefect.parameters import parameters_of
+from cloudops_prefect.plan_store import stored_parameters
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -53,7 +53,7 @@ class Work:
         """Creates its run at the API, or gives the one that the key has created before."""
         return await services.client.create_flow_run_from_deployment(
             deployment_id,
-            parameters=parameters_of(self.item),
+            parameters=await stored_parameters(services.client, self.item),
             state=state,
             name=self.run_name(services.config),
             tags=tags_of(self.item.id, self.item.metadata),

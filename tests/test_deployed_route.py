@@ -196,6 +196,18 @@ async def test_a_command_is_told_while_it_runs(engine, config, tmp_path):
     assert run.work_pool_name == POOL
 
 
+async def test_a_plan_larger_than_a_parameter_runs(engine, tmp_path):
+    counter, padding = tmp_path / "counter", "x" * 20_000
+    commands = [shell(f"echo {n} | tee -a {counter}", env={"PADDING": padding}) for n in range(100)]
+    plan = ExecutionPlan(description="A large one", commands=commands)
+    assert len(plan.model_dump_json()) > 2_000_000
+    execution_id = await engine.execute_plan(plan)
+    result = await engine.wait(execution_id, timeout=80)
+    assert [one.stdout for one in result.results] == [f"{n}\n" for n in range(100)]
+    assert [one.id for one in result.results] == [one.id for one in commands]
+    assert counter.read_text() == await engine.read_logs(execution_id)
+
+
 async def test_cancel_leaves_nothing_and_keeps_what_was_printed(engine):
     mark = uuid4().hex
     plan = ExecutionPlan(

@@ -268,16 +268,6 @@ def test_a_plan_that_is_refused_is_not_deployed(prefect_api, tmp_path):
 
 
 @pytest.mark.server
-def test_a_plan_that_the_api_would_not_take_is_refused_in_words(prefect_api, tmp_path):
-    plan = tmp_path / "plan.json"
-    plan.write_text(json.dumps({"commands": [shell("true # " + "x" * 600_000)]}))
-    server = Prefect(prefect_api, tmp_path)
-    code, _, err = server.cloudops("deploy", plan, "--name", "large", "--work-pool", POOL)
-    assert code == 2
-    assert "too large for a deployment" in err
-
-
-@pytest.mark.server
 def test_the_installed_flows_deploy_by_module(prefect_api, tmp_path):
     create_pool(prefect_api, "images")
     text = (

@@ -1,0 +1,131 @@
+"""Plans that are too large for a run's parameters: the API keeps them as artifacts.
+
+The parameters then hold the plan without its commands, and under a tag of its metadata the name of
+what is stored, which is made of its content: runs and deployments of one plan share it.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import zlib
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
+
+from prefect.client.schemas.actions import ArtifactCreate
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.sorting import ArtifactSort
+from prefect.settings import get_current_settings
+from pydantic_core import from_json, to_json
+
+from cloudops_prefect.errors import InvalidPlanError, ValidationError
+from cloudops_prefect.models import DependencyGraphStrategy, ExecutionPlan, ExecutionRequest
+from cloudops_prefect.parameters import STORED, parameters_of, stored_name
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.objects import Artifact, FlowRun
+
+LARGEST_INLINE = 256 * 1024
+"""Bytes of a plan that parameters hold: half of what the API takes, which counts otherwise."""
+PART = 1024 * 1024
+PAGE = 50
+SHOWN = 1000
+# Of this type the UI shows none.
+ARTIFACT_TYPE = "result"
+_KEPT = 8
+
+_loaded: OrderedDict[str, ExecutionPlan] = OrderedDict()
+
+
+async def stored_parameters(
+    client: PrefectClient, item: ExecutionPlan | ExecutionRequest
+) -> dict[str, Any]:
+    """Returns the parameters of a run; a large plan is stored at the API first.
+
+    Raises:
+        ValidationError: if a single request is larger than the API takes.
+    """
+    parameters = parameters_of(item)
+    size = len(to_json(parameters))
+    if isinstance(item, ExecutionPlan):
+        return parameters if size <= LARGEST_INLINE else await _store(client, item, parameters)
+    limit = get_current_settings().server.api.max_parameter_size
+    if size > limit:
+        raise ValidationError(f"a request of {size:,} bytes: the API takes {limit:,}")
+    return parameters
+
+
+async def with_stored_plan(client: PrefectClient, flow_run: FlowRun) -> FlowRun:
+    """Returns the run with its whole plan as the parameter.
+
+    Raises:
+        InvalidPlanError: if what was stored is not there any more.
+    """
+    if (name := stored_name(flow_run)) is None:
+        return flow_run
+    plan = _loaded.get(name) or await _load(client, name)
+    _remember(name, plan)
+    return flow_run.model_copy(update={"parameters": {"plan": plan}})
+
+
+async def _store(
+    client: PrefectClient, plan: ExecutionPlan, parameters: dict[str, Any]
+) -> dict[str, Any]:
+    packed = base64.b64encode(zlib.compress(to_json(parameters["plan"])))
+    name = f"cloudops-plan-{hashlib.sha256(packed).hexdigest()[:32]}"
+    parts = [packed[start : start + PART] for start in range(0, len(packed), PART)]
+    if len(await _read_parts(client, name)) < len(parts):
+        for number, part in enumerate(parts):
+            data = {"part": number, "of": len(parts), "plan": part.decode("ascii")}
+            await client.create_artifact(ArtifactCreate(key=name, type=ARTIFACT_TYPE, data=data))
+    _remember(name, plan)
+    return _without_commands(plan, name)
+
+
+def _without_commands(plan: ExecutionPlan, name: str) -> dict[str, Any]:
+    is_graph = isinstance(plan.strategy, DependencyGraphStrategy)
+    tags = {**plan.metadata.tags, STORED: name}
+    bare = plan.model_copy(
+        update={
+            "description": plan.description[:SHOWN],
+            "strategy": DependencyGraphStrategy() if is_graph else plan.strategy,
+            "metadata": plan.metadata.model_copy(update={"tags": tags}),
+            "commands": [],
+        }
+    )
+    parameters = parameters_of(bare)
+    parameters["plan"]["commands"] = []
+    return parameters
+
+
+async def _load(client: PrefectClient, name: str) -> ExecutionPlan:
+    parts = await _read_parts(client, name)
+    total = next(iter(parts.values()))["of"] if parts else 0
+    if not parts or len(parts) < total:
+        raise InvalidPlanError(f"the stored plan {name} is not at the API any more")
+    packed = "".join(parts[number]["plan"] for number in range(total))
+    return ExecutionPlan.model_validate(from_json(zlib.decompress(base64.b64decode(packed))))
+
+
+async def _read_parts(client: PrefectClient, name: str) -> dict[int, dict[str, Any]]:
+    wanted = ArtifactFilter(key=ArtifactFilterKey(any_=[name]))
+    parts: dict[int, dict[str, Any]] = {}
+    offset = 0
+    while True:
+        page: list[Artifact] = await client.read_artifacts(
+            artifact_filter=wanted, sort=ArtifactSort.ID_DESC, limit=PAGE, offset=offset
+        )
+        for artifact in page:
+            data: Any = artifact.data
+            parts[data["part"]] = data
+        if len(page) < PAGE:
+            return parts
+        offset += PAGE
+
+
+def _remember(name: str, plan: ExecutionPlan) -> None:
+    _loaded[name] = plan
+    _loaded.move_to_end(name)
+    while len(_loaded) > _KEPT:
+        _loaded.popitem(last=False)
