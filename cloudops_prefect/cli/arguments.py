@@ -77,6 +77,21 @@ class CommandOptions:
 
 @Parameter(name="*")
 @dataclass(frozen=True)
+class ShownOptions:
+    """How a run is shown."""
+
+    output: Literal["live", "interleaved", "grouped"] | None = None
+    """live (in a terminal), lines as they come, or each command's when it has ended."""
+
+    json: Json = False
+    """Print the result as JSON in place of the output."""
+
+    quiet: Quiet = False
+    """Print the summary only."""
+
+
+@Parameter(name="*")
+@dataclass(frozen=True)
 class ListOptions:
     """Which executions are listed."""
 

@@ -4,7 +4,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from cloudops_prefect import history
-from cloudops_prefect.cli import printing
+from cloudops_prefect.cli import printing, summary
 from cloudops_prefect.cli.api import api, resolve
 from cloudops_prefect.cli.event_lines import CommandLines, PlanLines
 from cloudops_prefect.cli.run_facts import names_of_run
@@ -43,9 +43,9 @@ async def print_result(id_text: str, *, json: bool) -> int:
         return 0
     if isinstance(result, PlanExecutionResult):
         names = await names_of_run(execution_id)
-        printing.plan_summary(result, [names.get(r.id, str(r.id)) for r in result.results])
+        summary.plan_summary(result, [names.get(r.id, str(r.id)) for r in result.results])
     else:
-        printing.command_summary(result)
+        summary.command_summary(result)
     printing.line(f"UI: {ui_url}")
     return 0
 

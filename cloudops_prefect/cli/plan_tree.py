@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _NAMED = 3
 _PATH = 8
-_SIGNS = {
+SIGNS = {
     "": "",
     "completed": "✓",
     "failed": "✗",
@@ -80,7 +80,7 @@ def _label(picture: "Picture", index: int, *, plain: bool) -> "Text":
 
     status = picture.status(index)
     style = printing.colour(status)
-    sign = status if plain else _SIGNS[status]
+    sign = status if plain else SIGNS[status]
     label = Text().append(f"{sign} {picture.names[index]}".strip(), style=style)
     if (duration := picture.duration(index)) is not None:
         label.append(f"  {printing.seconds(duration)}", style="dim")

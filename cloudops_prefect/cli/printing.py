@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from cloudops_prefect.models import (
         ExecutionResult,
         ExecutionSummary,
-        PlanExecutionResult,
     )
 
 _SHORT_ID = 8
@@ -54,14 +53,14 @@ def executions(summaries: Sequence["ExecutionSummary"]) -> None:
     """Prints a list of executions; where a person reads it, with ids as short as can be typed."""
     ids = [str(summary.id) for summary in summaries]
     shown = _shortened(ids) if sys.stdout.isatty() else ids
-    _table(
+    table(
         ["ID", "STATUS", "KIND", "STARTED", "DURATION", "NAME"],
         [
             [
                 identifier,
                 summary.status.value,
                 summary.kind,
-                _local_time(summary.started_at),
+                local_time(summary.started_at),
                 seconds(summary.duration),
                 summary.name,
             ]
@@ -75,41 +74,6 @@ def _shortened(ids: Sequence[str]) -> list[str]:
     while len({one[:length] for one in ids}) < len(ids):
         length += 1
     return [one[:length] for one in ids]
-
-
-def plan_summary(result: "PlanExecutionResult", names: Sequence[str]) -> None:
-    """Prints how each command of a plan ended, and the plan as a whole."""
-    _table(
-        ["COMMAND", "STATUS", "EXIT", "DURATION"],
-        [
-            [name, r.status.value, _exit_code(r), seconds(r.duration)]
-            for name, r in zip(names, result.results, strict=True)
-        ],
-    )
-    for name, command in zip(names, result.results, strict=True):
-        if command.error:
-            line(f"{name}: {command.error}")
-    stats, took = result.stats, seconds(result.total_duration)
-    line(f"{result.status.value}: {stats.completed} of {stats.total} commands completed in {took}")
-
-
-def command_summary(result: "ExecutionResult") -> None:
-    """Prints how a command ended, and what it had printed."""
-    rows = {
-        "id": str(result.execution_id),
-        "status": result.status.value,
-        "exit code": _exit_code(result),
-        "started": _local_time(result.started_at),
-        "duration": seconds(result.duration),
-        "log": str(result.log_path or ""),
-        "error": result.error or "",
-    }
-    for name, value in rows.items():
-        if value:
-            line(f"{name + ':':<11}{value}")
-    for stream, text in (("stdout", result.stdout), ("stderr", result.stderr)):
-        if text:
-            line(f"{stream}:\n{text.rstrip(chr(10))}")
 
 
 def size(count: int) -> str:
@@ -140,15 +104,18 @@ def seconds(duration: timedelta) -> str:
     return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
 
 
-def _exit_code(result: "ExecutionResult") -> str:
+def exit_code(result: "ExecutionResult") -> str:
+    """The exit code; empty if there is none."""
     return "" if result.exit_code is None else str(result.exit_code)
 
 
-def _local_time(moment: datetime | None) -> str:
+def local_time(moment: datetime | None) -> str:
+    """A moment in the time zone of who reads it."""
     return "" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Prints a table; cells that say a status are coloured."""
     from rich.table import Table
     from rich.text import Text
 

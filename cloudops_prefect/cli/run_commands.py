@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from cloudops_prefect.cli import exit_codes
-from cloudops_prefect.cli.arguments import CommandOptions, Json, Quiet, id_text
+from cloudops_prefect.cli import exit_codes, printing
+from cloudops_prefect.cli.arguments import CommandOptions, ShownOptions, id_text
 from cloudops_prefect.cli.root import Id, app, connect, run_async, valid_plan
 
 if TYPE_CHECKING:
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 Arguments = Annotated[str, Parameter(allow_leading_hyphen=True)]
 
 _DEFAULTS = CommandOptions()
+_AS_FITS = ShownOptions()
 
 
 @app.command
@@ -23,8 +24,7 @@ def run(
     /,
     *,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
-    json: Json = False,
-    quiet: Quiet = False,
+    options: ShownOptions = _AS_FITS,
 ) -> int:
     """Run a plan and show what its commands print.
 
@@ -34,21 +34,17 @@ def run(
         A YAML or JSON file.
     dry_run
         Print what would run, in order, and start nothing.
-    json
-        Print the result as JSON in place of the output.
-    quiet
-        Print the summary only.
     """
     loaded = valid_plan(plan)
     if dry_run:
         from cloudops_prefect.cli import dry_run as dry
 
-        dry.dry_run(loaded, json=json)
+        dry.dry_run(loaded, json=options.json)
         return exit_codes.COMPLETED
     connect()
     from cloudops_prefect.cli.running import run_plan
 
-    return run_async(run_plan(loaded, json=json, quiet=quiet))
+    return run_async(run_plan(loaded, options))
 
 
 @app.command(name="exec")
@@ -103,13 +99,30 @@ def aws(
 
 
 @app.command
-def resume(id_: Id, /, *, json: Json = False, quiet: Quiet = False) -> int:
+def resume(id_: Id, /, *, options: ShownOptions = _AS_FITS) -> int:
     """Run again what has not completed of an execution."""
     identifier = id_text(id_)
     connect()
     from cloudops_prefect.cli import running
 
-    return run_async(running.resume(identifier, json=json, quiet=quiet))
+    return run_async(running.resume(identifier, options))
+
+
+@app.command
+def watch(id_: Id, /, *, options: ShownOptions = _AS_FITS) -> int:
+    """Show an execution until it has ended, wherever it runs; Ctrl-C leaves it running.
+
+    The exit code says how it ended, as that of `run` does.
+    """
+    identifier = id_text(id_)
+    connect()
+    from cloudops_prefect.cli.watching import watch
+
+    try:
+        return run_async(watch(identifier, options))
+    except KeyboardInterrupt:
+        printing.error_line(f"It goes on; to watch it again: cloudops watch {id_}")
+        return exit_codes.CANCELLED
 
 
 def _run_command(command: "Command", options: CommandOptions) -> int:

@@ -36,10 +36,26 @@ async def picture_of_run(execution_id: UUID) -> Picture:
     return Picture.of(plan, facts, api_credentials())
 
 
+async def execution_of(execution_id: UUID) -> "Execution":
+    """Finds an execution.
+
+    Raises:
+        ExecutionNotFoundError: if the API knows none.
+    """
+    async with api() as client:
+        return await history.find(client, execution_id)
+
+
+async def facts_of_run(execution_id: UUID) -> list[CommandFacts]:
+    """Reads where each command of a plan's run stands."""
+    async with api() as client:
+        execution = await history.find(client, execution_id)
+        return await read_facts(client, execution, _plan_of(execution))
+
+
 async def names_of_run(execution_id: UUID) -> dict[UUID, str]:
     """Reads what the commands of a run are called, by the ids of their requests; none if none."""
-    async with api() as client:
-        plan = (await history.find(client, execution_id)).plan
+    plan = (await execution_of(execution_id)).plan
     if plan is None:
         return {}
     names = command_names(plan, api_credentials())

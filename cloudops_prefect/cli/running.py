@@ -6,64 +6,72 @@ from uuid import UUID
 
 from cloudops_prefect.cli import exit_codes, printing
 from cloudops_prefect.cli.api import resolve
-from cloudops_prefect.cli.event_lines import CommandLines, PlanLines
+from cloudops_prefect.cli.event_lines import CommandLines
 from cloudops_prefect.cli.following import follow, interruptible
 from cloudops_prefect.cli.names import command_names
-from cloudops_prefect.cli.run_facts import names_of_run
+from cloudops_prefect.cli.run_facts import execution_of
+from cloudops_prefect.cli.summary import plan_summary
+from cloudops_prefect.cli.views import LineView, nothing, view_of
 from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.engine import ExecutionEngine
 from cloudops_prefect.models import PlanExecutionResult
 from cloudops_prefect.naming import api_credentials
 
 if TYPE_CHECKING:
+    from cloudops_prefect.cli.arguments import ShownOptions
     from cloudops_prefect.models import (
-        ExecutionEvent,
         ExecutionPlan,
         ExecutionRequest,
         ExecutionResult,
     )
 
 
-async def run_plan(plan: "ExecutionPlan", *, json: bool, quiet: bool) -> int:
+async def run_plan(plan: "ExecutionPlan", options: "ShownOptions") -> int:
     """Runs a plan to its end; returns the exit code."""
     names = command_names(plan, api_credentials())
-    lines = PlanLines({r.id: name for r, name in zip(plan.commands, names, strict=True)})
-    show = _nothing if json or quiet else lines.show
     with interruptible() as interruption:
         async with ExecutionEngine(ExecutionConfig.load()) as engine:
-            result = await follow(engine, engine.execute_plan(plan), show, interruption)
+            view = view_of(plan, names, options, engine.ui_url)
+            async with view.drawn():
+                started = engine.execute_plan(plan)
+                result = await follow(engine, started, view.show, interruption)
             ui_url = engine.ui_url(result.execution_id)
-    _print_plan(result, names, ui_url, json=json)
+    print_plan(result, names, ui_url, json=options.json)
     return exit_codes.of_status(result.status, interruption.signal_number)
 
 
 async def run_command(request: "ExecutionRequest", *, json: bool, quiet: bool) -> int:
     """Runs one command to its end; returns the command's own exit code."""
-    show = _nothing if json else CommandLines().show
+    show = single_view(json=json).show
     with interruptible() as interruption:
         async with ExecutionEngine(ExecutionConfig.load()) as engine:
             result = await follow(engine, engine.execute(request), show, interruption)
             ui_url = engine.ui_url(result.execution_id)
     assert not isinstance(result, PlanExecutionResult)  # noqa: S101
-    _print_command(result, ui_url, json=json, quiet=quiet)
+    print_command(result, ui_url, json=json, quiet=quiet)
     return exit_codes.of_command(result, interruption.signal_number)
 
 
-async def resume(id_text: str, *, json: bool, quiet: bool) -> int:
+async def resume(id_text: str, options: "ShownOptions") -> int:
     """Runs what has not completed of an earlier execution; returns the exit code."""
     execution_id = await resolve(id_text)
-    known = await names_of_run(execution_id)
-    show = _nothing if json or quiet else PlanLines(known).show
+    plan = (await execution_of(execution_id)).plan
+    names = [] if plan is None else command_names(plan, api_credentials())
     with interruptible() as interruption:
         async with ExecutionEngine(ExecutionConfig.load()) as engine:
-            again = _resumed(engine.resume(execution_id), execution_id)
-            result = await follow(engine, again, show, interruption)
+            view = (
+                single_view(json=options.json)
+                if plan is None
+                else view_of(plan, names, options, engine.ui_url)
+            )
+            async with view.drawn():
+                again = _resumed(engine.resume(execution_id), execution_id)
+                result = await follow(engine, again, view.show, interruption)
             ui_url = engine.ui_url(result.execution_id)
     if isinstance(result, PlanExecutionResult):
-        names = [known.get(one.id, str(one.id)) for one in result.results]
-        _print_plan(result, names, ui_url, json=json)
+        print_plan(result, names, ui_url, json=options.json)
         return exit_codes.of_status(result.status, interruption.signal_number)
-    _print_command(result, ui_url, json=json, quiet=quiet)
+    print_command(result, ui_url, json=options.json, quiet=options.quiet)
     return exit_codes.of_command(result, interruption.signal_number)
 
 
@@ -71,18 +79,20 @@ async def _resumed(resumption: Awaitable[UUID | None], execution_id: UUID) -> UU
     return await resumption or execution_id
 
 
-def _print_plan(
+def print_plan(
     result: "ExecutionResult | PlanExecutionResult", names: list[str], ui_url: str, *, json: bool
 ) -> None:
+    """Prints how a plan ended."""
     assert isinstance(result, PlanExecutionResult)  # noqa: S101
     if json:
         printing.json_document(result)
         return
-    printing.plan_summary(result, names)
+    plan_summary(result, names)
     printing.line(f"UI: {ui_url}")
 
 
-def _print_command(result: "ExecutionResult", ui_url: str, *, json: bool, quiet: bool) -> None:
+def print_command(result: "ExecutionResult", ui_url: str, *, json: bool, quiet: bool) -> None:
+    """Prints how a command ended, whose output has been shown."""
     if json:
         printing.json_document(result)
     elif not quiet:
@@ -91,5 +101,6 @@ def _print_command(result: "ExecutionResult", ui_url: str, *, json: bool, quiet:
         printing.error_line(f"UI: {ui_url}")
 
 
-def _nothing(event: "ExecutionEvent") -> None:
-    """Shows nothing, for those who want the result only."""
+def single_view(*, json: bool) -> LineView:
+    """What is shown of one command: what it prints."""
+    return LineView(nothing if json else CommandLines().show)

@@ -1,0 +1,142 @@
+"""What is known of a plan's run while it goes on, gathered from events and from the API."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from cloudops_prefect.cli.picture import CommandFacts
+from cloudops_prefect.graph import plan_graph
+from cloudops_prefect.models import (
+    CancelledEvent,
+    CompletedEvent,
+    ExecutionStatus,
+    FailedEvent,
+    ProgressEvent,
+    StartedEvent,
+)
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from cloudops_prefect.models import ExecutionEvent, ExecutionPlan
+
+_CONTROL = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-_]?|[\x80-\x9f]"
+)
+_TIMED_OUT = "Execution timeout"
+_PENDING, _RUNNING = ExecutionStatus.PENDING, ExecutionStatus.RUNNING
+
+
+@dataclass(slots=True)
+class CommandState:
+    """Where one command stands."""
+
+    name: str
+    status: ExecutionStatus = _PENDING
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    last_line: str = ""
+
+
+class RunState:
+    """Where each command of a plan stands.
+
+    Args:
+        plan: What runs.
+        names: What its commands are called.
+    """
+
+    def __init__(self, plan: "ExecutionPlan", names: Sequence[str]) -> None:
+        self.began_at = datetime.now(UTC)
+        self.execution_id: UUID | None = None
+        self.commands = [CommandState(name) for name in names]
+        self._indices = {request.id: index for index, request in enumerate(plan.commands)}
+        self._graph = plan_graph(plan)
+
+    def take(self, event: "ExecutionEvent") -> None:
+        """Learns from an event."""
+        if isinstance(event, ProgressEvent):
+            self.execution_id = event.execution_id
+            return
+        if (index := self._indices.get(event.request_id)) is None:
+            return
+        command = self.commands[index]
+        match event:
+            case StartedEvent():
+                command.status = _RUNNING
+                command.started_at = command.started_at or event.timestamp
+            case CompletedEvent(result=result):
+                self._end(index, result.status, result.completed_at)
+                command.started_at = result.started_at or command.started_at
+            case FailedEvent(error=error):
+                timed_out = error.startswith(_TIMED_OUT)
+                status = ExecutionStatus.TIMEOUT if timed_out else ExecutionStatus.FAILED
+                self._end(index, status, event.timestamp)
+            case CancelledEvent():
+                self._end(index, ExecutionStatus.CANCELLED, event.timestamp)
+            case _:
+                command.last_line = event.line or command.last_line
+
+    def learn(self, facts: Sequence[CommandFacts]) -> None:
+        """Takes what the API knows of each command; it knows ends later than events do."""
+        for index, one in enumerate(facts):
+            command = self.commands[index]
+            command.started_at = one.started_at or command.started_at
+            if one.status.is_final and not command.status.is_final:
+                self._end(index, one.status, one.ended_at)
+            elif one.status is _RUNNING and command.status is _PENDING:
+                command.status = _RUNNING
+
+    def counts(self) -> Counter[str]:
+        """How many commands stand where."""
+        return Counter(command.status.value for command in self.commands)
+
+    @property
+    def ended(self) -> int:
+        """How many commands have ended."""
+        return sum(command.status.is_final for command in self.commands)
+
+    def shown(self, room: int) -> list[int]:
+        """Which commands to show where there is room for so many, in the plan's order.
+
+        First what runs, then what failed, what ended last, and what comes next.
+        """
+        ranked = sorted(range(len(self.commands)), key=self._rank)
+        return sorted(ranked[: max(room, 0)])
+
+    def _rank(self, index: int) -> tuple[int, float]:
+        command = self.commands[index]
+        if command.status is _RUNNING:
+            return 0, index
+        if command.status in {ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT}:
+            return 1, index
+        if command.ended_at is not None:
+            return 2, -command.ended_at.timestamp()
+        return 3, index
+
+    def _end(self, index: int, status: ExecutionStatus, ended_at: datetime | None) -> None:
+        command = self.commands[index]
+        command.status = status
+        command.ended_at = ended_at or (command.started_at and datetime.now(UTC))
+        if status is not ExecutionStatus.COMPLETED and self._graph.graph["stop_on_failure"]:
+            self._leave_out(index)
+
+    def _leave_out(self, failed: int) -> None:
+        """Marks what will not run any more: nothing tells of it before the plan's end."""
+        import networkx as nx
+
+        left_out = nx.descendants(self._graph, failed)  # pyright: ignore[reportUnknownMemberType]
+        for index in left_out:
+            if self.commands[index].status is _PENDING:
+                self.commands[index].status = ExecutionStatus.CANCELLED
+
+
+def printable(line: str) -> str:
+    """A line of output as one that a terminal shows in one row and obeys in nothing."""
+    # What a progress bar has written over.
+    kept = [part for part in _CONTROL.sub("", line).split("\r") if part.strip()]
+    last = kept[-1] if kept else ""
+    return "".join(letter if letter.isprintable() else " " for letter in last).strip()

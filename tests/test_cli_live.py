@@ -1,0 +1,253 @@
+"""What people see of a run while it goes on."""
+
+import io
+import os
+import re
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from rich.console import Console
+from terminals import Terminal, terminal
+
+from cloudops_prefect.cli.grouped_lines import GroupedLines
+from cloudops_prefect.cli.live_state import RunState, printable
+from cloudops_prefect.cli.live_view import LiveView
+from cloudops_prefect.cli.picture import CommandFacts
+from cloudops_prefect.models import (
+    CompletedEvent,
+    ExecutionPlan,
+    ExecutionRequest,
+    ExecutionResult,
+    ExecutionStatus,
+    FailedEvent,
+    ShellCommand,
+    StartedEvent,
+    StdoutEvent,
+)
+
+ROOT = Path(__file__).parents[1]
+SPINNER = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+PLAN = """
+description: Release
+commands:
+  - {{name: check, run: echo checked}}
+  - name: build
+    run: printf "\\033[31mstep 1\\033[0m\\n"; {gate}; echo wrong >&2; exit 3
+    needs: check
+  - {{name: lint, run: 'echo linting; {gate}', needs: check}}
+  - {{name: tell, run: echo told, needs: build}}
+"""
+
+
+def cloudops(*arguments: str | Path) -> list[str | Path]:
+    return [sys.executable, "-m", "cloudops_prefect", *arguments]
+
+
+@pytest.fixture
+def env(prefect_api, tmp_path) -> dict[str, str]:
+    ours = {"PREFECT_API_URL": prefect_api, "CLOUDOPS_LOG_DIR": str(tmp_path / "logs")}
+    # Prefect's notice on usage data is for people.
+    return os.environ | ours | {"PYTHONPATH": str(ROOT), "DO_NOT_TRACK": "1"}
+
+
+@pytest.fixture
+def gate(tmp_path) -> Path:
+    return tmp_path / "gate"
+
+
+@pytest.fixture
+def plan(tmp_path, gate) -> Path:
+    path = tmp_path / "plan.yaml"
+    path.write_text(PLAN.format(gate=f"until test -e {gate}; do sleep 0.05; done"))
+    return path
+
+
+def is_running(screen: Terminal, name: str) -> bool:
+    return any(re.match(f"[{SPINNER}] {name} ", line) for line in screen.lines)
+
+
+def both_run(screen: Terminal) -> bool:
+    return is_running(screen, "build") and is_running(screen, "lint")
+
+
+@pytest.mark.server
+def test_a_terminal_shows_where_each_command_stands_and_then_how_it_ended(env, plan, gate):
+    with terminal(cloudops("run", plan), env) as screen:
+        screen.until(lambda: both_run(screen) and screen.line("✓ check").endswith("checked"))
+        screen.until(lambda: any("step 1" in line for line in screen.lines))
+        heading, *commands, address = screen.lines
+        assert re.fullmatch(r"Release  ━{20}  1 of 4  \d+\.\ds|Release .* 1 of 4  \d+s", heading)
+        assert [line.split()[1] for line in commands] == ["check", "build", "lint", "tell"]
+        assert commands[3] == "· tell"
+        assert address.startswith("UI: ")
+        assert screen.colour("check") == "green"
+        assert screen.colour("build") == "blue"
+        gate.touch()
+        assert screen.wait() == 1
+        assert not screen.line("Release")
+        assert re.match(r"build +failed +3 ", screen.line("build"))
+        shown = screen.lines
+        at = shown.index("build: Command failed with exit code 3")
+        assert shown[at + 1 : at + 3] == ["  | step 1", "  | wrong"]
+        assert shown[at + 3].startswith("  log: ")
+        assert screen.line("failed: 2 of 4 commands completed in ")
+
+
+@pytest.mark.server
+def test_ctrl_c_is_answered_above_the_view(env, plan):
+    with terminal(cloudops("run", plan), env) as screen:
+        screen.until(lambda: both_run(screen))
+        screen.interrupt()
+        assert screen.wait() == 130
+        assert screen.line("Cancelling, and waiting for the processes")
+        assert re.match(r"lint +cancelled", screen.line("lint"))
+
+
+@pytest.mark.server
+def test_no_color_is_honoured(env, plan, gate):
+    gate.touch()
+    with terminal(["env", "NO_COLOR=1", *cloudops("run", plan)], env) as screen:
+        screen.until(lambda: screen.line("COMMAND"))
+        assert screen.wait() == 1
+    assert b"Release" in screen.written
+    assert not re.search(rb"\x1b\[[0-9;]*3[0-7]", screen.written)
+
+
+@pytest.mark.server
+def test_what_one_process_runs_another_one_watches(env, plan, gate):
+    with subprocess.Popen(cloudops("run", plan), env=env, stdout=subprocess.PIPE) as running:
+        try:
+            assert running.stdout is not None
+            lines = iter(running.stdout.readline, b"")
+            assert any(line == b"[lint] linting\n" for line in lines)
+            listed = subprocess.run(
+                cloudops("list", "--limit", "1"), env=env, capture_output=True, text=True
+            )
+            identifier = listed.stdout.splitlines()[1].split()[0]
+            with terminal(cloudops("watch", identifier), env) as left:
+                left.until(lambda: both_run(left))
+                left.interrupt()
+                assert left.wait() == 130
+                assert left.line("It goes on; to watch it again: cloudops watch ")
+            with terminal(cloudops("watch", identifier[:13]), env) as screen:
+                screen.until(lambda: both_run(screen))
+                gate.touch()
+                assert screen.wait() == 1
+                assert re.match(r"build +failed +3 ", screen.line("build"))
+            assert running.wait(30) == 1
+        finally:
+            running.kill()
+
+
+@pytest.mark.server
+def test_grouped_output_is_in_one_piece_a_command(env, tmp_path):
+    path = tmp_path / "plan.yaml"
+    path.write_text(
+        "strategy: parallel\ncommands:\n"
+        "  - {name: one, run: echo a; sleep 0.3; echo b}\n"
+        "  - {name: two, run: sleep 0.1; echo c; sleep 0.4; echo d}\n"
+    )
+    argv = cloudops("run", "--output", "grouped", path)
+    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60)
+    names = [line.split("]")[0] for line in done.stdout.splitlines() if line.startswith("[")]
+    assert names in (["[one"] * 3 + ["[two"] * 3, ["[two"] * 3 + ["[one"] * 3)
+    assert "\x1b" not in done.stdout
+
+
+def a_plan(count: int, **fields) -> ExecutionPlan:
+    commands = [
+        ExecutionRequest(name=f"command {i}", command=ShellCommand(command="true"))
+        for i in range(count)
+    ]
+    return ExecutionPlan(commands=commands, **fields)
+
+
+def a_state(plan: ExecutionPlan) -> RunState:
+    return RunState(plan, [request.display_name for request in plan.commands])
+
+
+def frame(state: RunState, width: int, height: int, now: datetime) -> list[str]:
+    console = Console(
+        file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None
+    )
+    console.print(LiveView("Release", state, lambda _: "").frame(console, now))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+def test_two_hundred_commands_fit_on_the_screen_the_busy_ones_first():
+    plan = a_plan(200, strategy={"type": "parallel"})
+    state, now = a_state(plan), datetime.now(UTC)
+    pending = CommandFacts(ExecutionStatus.PENDING)
+    ended = CommandFacts(ExecutionStatus.COMPLETED, now, now)
+    running = CommandFacts(ExecutionStatus.RUNNING, now - timedelta(seconds=75))
+    failed = CommandFacts(ExecutionStatus.FAILED, now, now)
+    state.learn([ended] * 100 + [failed] + [running] * 5 + [pending] * 94)
+    lines = frame(state, 60, 14, now)
+    assert len(lines) == 12
+    assert max(map(len, lines)) < 60
+    shown = [line.split()[2] for line in lines[1:11]]
+    assert shown[-6:] == ["100", "101", "102", "103", "104", "105"]
+    assert lines[-2].split()[-2:] == ["1m", "15s"]
+    assert lines[-1] == "  and 190 more: 96 completed, 94 pending"
+    assert lines[0].startswith("Release  ━━━━━━━━━━━━━━━━━━━━  101 of 200")
+
+
+def test_a_narrow_screen_cuts_lines_and_never_breaks_them():
+    plan = a_plan(2)
+    state, now = a_state(plan), datetime.now(UTC)
+    ids = {"execution_id": uuid4(), "request_id": plan.commands[0].id}
+    state.take(StartedEvent(command="x", **ids))
+    state.take(StdoutEvent(line="long " * 50, **ids))
+    lines = frame(state, 30, 24, now)
+    assert len(lines) == 3
+    assert max(map(len, lines)) < 30
+
+
+def test_what_will_not_run_any_more_is_marked_at_once():
+    plan = a_plan(3)
+    state = a_state(plan)
+    ids = {"execution_id": uuid4(), "request_id": plan.commands[0].id}
+    state.take(StartedEvent(command="x", **ids))
+    state.take(FailedEvent(error="Execution timeout after 5ms", **ids))
+    assert [one.status for one in state.commands] == ["timeout", "cancelled", "cancelled"]
+    assert state.ended == 3
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("plain", "plain"),
+        ("\x1b[1;31mred\x1b[0m", "red"),
+        ("10%\r50%\r99%", "99%"),
+        ("50%\r", "50%"),
+        ("\x1b]0;title\x07text", "text"),
+        ("\x1b[2J\x1b[Hgone\x07", "gone"),
+        ("a\tb", "a b"),
+        ("\x9b31mred", "31mred"),
+        ("\x1b", ""),
+    ],
+)
+def test_a_line_of_output_cannot_move_the_cursor(line, shown):
+    assert printable(line) == shown
+
+
+def test_grouped_lines_forget_what_is_too_much(capsys):
+    plan = a_plan(1)
+    ids = {"execution_id": uuid4(), "request_id": plan.commands[0].id}
+    lines = GroupedLines({plan.commands[0].id: "flood"})
+    for number in range(30):
+        lines.show(StdoutEvent(line=f"{number} " + "x" * 99_998, **ids))
+    assert capsys.readouterr().out == ""
+    result = ExecutionResult(
+        id=plan.commands[0].id, execution_id=uuid4(), status=ExecutionStatus.COMPLETED
+    )
+    lines.show(CompletedEvent(result=result, **ids))
+    first, second, *_, last = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"\[flood\] -- 2[01] earlier lines are in its log only", first)
+    assert second.startswith("[flood] 2")
+    assert last == "[flood] -- completed in 0.0s"
