@@ -303,14 +303,19 @@ async def read_list(  # noqa: PLR0913 (what a list may be narrowed by)
         tags=FlowRunFilterTags(all_=[*tags]) if tags else None,
         name=FlowRunFilterName(like_=text) if text else None,
     )
-    runs = await client.read_flow_runs(
-        flow_filter=_FLOWS,
-        flow_run_filter=wanted,
-        sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-        limit=limit,
-        offset=offset,
-    )
-    return [_summary(run) for run in runs]
+    summaries: list[ExecutionSummary] = []
+    while (asked := min(limit - len(summaries), PAGE)) > 0:
+        runs = await client.read_flow_runs(
+            flow_filter=_FLOWS,
+            flow_run_filter=wanted,
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+            limit=asked,
+            offset=offset + len(summaries),
+        )
+        summaries += [_summary(run) for run in runs]
+        if len(runs) < asked:
+            break
+    return summaries
 
 
 def _state_filter(status: ExecutionStatus) -> FlowRunFilterState:

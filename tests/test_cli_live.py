@@ -80,7 +80,7 @@ def test_a_terminal_shows_where_each_command_stands_and_then_how_it_ended(env, p
         screen.until(lambda: both_run(screen) and screen.line("✓ check").endswith("checked"))
         screen.until(lambda: any("step 1" in line for line in screen.lines))
         heading, *commands, address = screen.lines
-        assert re.fullmatch(r"Release  ━{20}  1 of 4  \d+\.\ds|Release .* 1 of 4  \d+s", heading)
+        assert re.fullmatch(r"Release  ━{5}─{15}  1 of 4  [\d.]+s", heading)
         assert [line.split()[1] for line in commands] == ["check", "build", "lint", "tell"]
         assert commands[3] == "· tell"
         assert address.startswith("UI: ")
@@ -194,7 +194,7 @@ def test_two_hundred_commands_fit_on_the_screen_the_busy_ones_first():
     assert shown[-6:] == ["100", "101", "102", "103", "104", "105"]
     assert lines[-2].split()[-2:] == ["1m", "15s"]
     assert lines[-1] == "  and 190 more: 96 completed, 94 pending"
-    assert lines[0].startswith("Release  ━━━━━━━━━━━━━━━━━━━━  101 of 200")
+    assert lines[0].startswith("Release  ━━━━━━━━━━──────────  101 of 200")
 
 
 def test_a_narrow_screen_cuts_lines_and_never_breaks_them():

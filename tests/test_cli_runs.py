@@ -156,6 +156,8 @@ def test_lists_are_narrowed(cloudops, run, single):
     assert cloudops.found("--since", "2020-01-01", "--limit", "1") == ["Sleepy 100"]
     assert cloudops.found("--limit", "1", "--page", "2") == [plan_name]
     assert cloudops.found("--tag", "other") == []
+    # More than the API gives at once.
+    assert cloudops.found("--limit", "201") == ["Sleepy 100", plan_name]
 
 
 def test_resume_has_the_names_too(cloudops, plan, run):

@@ -79,14 +79,17 @@ async def follow_logs(id_text: str, *, json: bool) -> int:
 
 async def print_list(filters: dict[str, Any], *, page: int, json: bool) -> int:
     """Prints a page of executions, the newest first; `filters` are those of `read_list`."""
+    limit: int = filters["limit"]
+    one_more: dict[str, Any] = {**filters, "limit": limit + 1}
     async with api() as client:
-        summaries = await history.read_list(client, **filters)
+        found = await history.read_list(client, **one_more)
+    summaries, more = found[:limit], len(found) > limit
     if json:
         printing.json_document(summaries)
-        return 0
-    printing.executions(summaries)
-    if len(summaries) == filters["limit"] and sys.stdout.isatty():
-        printing.error_line(f"There may be more: --page {page + 1}")
+    else:
+        printing.executions(summaries)
+    if more and sys.stdout.isatty():
+        printing.error_line(f"There are more: --page {page + 1}")
     return 0
 
 

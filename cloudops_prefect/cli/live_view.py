@@ -99,7 +99,7 @@ class LiveView:
     def _heading(self, now: datetime, *, plain: bool) -> Text:
         total, ended = len(self.state.commands), self.state.ended
         full = _BAR * ended // total
-        done, rest = ("#", "-") if plain else ("━", "━")
+        done, rest = ("#", "-") if plain else ("━", "─")
         bad = {"failed", "timeout"} & self.state.counts().keys()
         took = printing.seconds(now - self.state.began_at)
         return Text.assemble(
