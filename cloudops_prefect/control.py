@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 from contextlib import contextmanager
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from cloudops_prefect.execution import CommandExecution
+
+# Of a process that Prefect starts for one flow run, to end with it.
+_RUNNERS_MARK = "PREFECT__FLOW_RUN_ID"
 
 
 class RunControl:
@@ -94,7 +98,9 @@ class TerminationSignal:
             yield
         finally:
             self._controls.remove(control)
-            if not self._controls:
+            # Who hears of the cancellation from the API is here before the worker's SIGTERM, which
+            # then would make a crash of what is about to be told as cancelled.
+            if not self._controls and not (control.cancelled and _RUNNERS_MARK in os.environ):
                 loop.remove_signal_handler(signal.SIGTERM)
                 signal.signal(signal.SIGTERM, self._previous)
 

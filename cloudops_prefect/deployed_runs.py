@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from cloudops_prefect.services import Services
     from cloudops_prefect.work import Work
 
+_NOT_BEGUN = {StateType.SCHEDULED, StateType.PENDING, StateType.PAUSED}
+
 
 @dataclass(frozen=True, slots=True)
 class Deployments:
@@ -83,21 +85,19 @@ async def retry_run(services: Services, flow_run_id: UUID) -> None:
 async def cancel_run(services: Services, flow_run: FlowRun) -> None:
     """Asks whoever runs it to stop; a run that nobody has taken is cancelled with that."""
     client = services.client
-    if flow_run.state_type not in {StateType.SCHEDULED, StateType.PAUSED}:
+    begun = flow_run.state_type not in _NOT_BEGUN
+    if begun or not await is_for_workers(client, flow_run):
         await client.set_flow_run_state(flow_run.id, Cancelling(), force=True)
         return
-    if flow_run.infrastructure_pid is None:
-        # Not forced: the server makes it Cancelled in one step, unless a worker was faster.
-        await client.set_flow_run_state(flow_run.id, Cancelling())
-        return
-    # One that waits for another attempt still has the process of the last one to its name.
+    # Of a process that is being started nobody may know yet: in Cancelling the run would stay for
+    # minutes. The flow looks whether its run was cancelled before it began.
     cancelled = Cancelled(message=str(ExecutionCancelledError()))
     await client.set_flow_run_state(flow_run.id, cancelled, force=True)
 
 
 async def what_it_waits_for(services: Services, flow_run: FlowRun) -> str:
     """Says of a run that has not ended why that may be."""
-    if flow_run.state_type not in {StateType.SCHEDULED, StateType.PENDING, StateType.PAUSED}:
+    if flow_run.state_type not in _NOT_BEGUN:
         return "it is still running"
     if flow_run.work_pool_name is None:
         return "it is still pending and waits for its turn"

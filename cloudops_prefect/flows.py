@@ -94,6 +94,7 @@ async def run_plan(plan: ExecutionPlan) -> Any:
             plan = plan_of(await with_stored_plan(services.client, _flow_run())) or plan
             name = plan_run_name(plan, services.config)
             await _present(services, name, tags_of(plan.id, plan.metadata))
+            await _heed_earlier_cancellation(services)
             return await _run_plan(plan, plan_graph(plan), None)
         except ValidationError as error:
             return Failed(message=str(error), data=error)
@@ -110,6 +111,7 @@ async def run_command(request: ExecutionRequest) -> Any:
     async with current_services() as services:
         name = shown_name(request, services.config)
         await _present(services, name, tags_of(request.id, request.metadata))
+        await _heed_earlier_cancellation(services)
         # Inside: the services' task group would wrap the error.
         try:
             return await _run_command(request, None)
@@ -128,6 +130,19 @@ async def _present(services: Services, name: str, tags: Sequence[str]) -> None:
     await until_delivered(
         partial(services.client.update_flow_run, flow_run.id, name=name, tags=both)
     )
+
+
+async def _heed_earlier_cancellation(services: Services) -> None:
+    """Cancels a run that was cancelled while its process was being started.
+
+    The server lets a run out of Cancelled, and the flow is told only that it is Running.
+    """
+    flow_run = _flow_run()
+    states = await services.client.read_flow_run_states(flow_run.id)
+    before = [state for state in states if not state.is_running()]
+    newest = max(before, key=lambda state: state.timestamp, default=None)
+    if newest is not None and (newest.is_cancelled() or newest.is_cancelling()):
+        services.control(flow_run.id).cancel()
 
 
 async def _run_plan(

@@ -111,7 +111,7 @@ class PlanRun:
 
     def _obstacle(self, index: int) -> str | None:
         if self.control.cancelled:
-            return PLAN_CANCELLED
+            return COMMAND_CANCELLED if self.is_single else PLAN_CANCELLED
         if self.control.has_cancelled(self._execution_id(index)):
             return COMMAND_CANCELLED
         if not self._graph.graph["stop_on_failure"]:

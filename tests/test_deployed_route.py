@@ -9,12 +9,12 @@ from uuid import uuid4
 import anyio
 import psutil
 import pytest
-from engines import gated, shell
+from engines import gated, shell, until
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import AwaitingRetry
 from prefect.utilities.callables import parameter_schema
-from running import MARK, processes
+from running import MARK, processes, soon
 from workers import create_pool, process_worker
 
 from cloudops_prefect import (
@@ -230,9 +230,31 @@ async def test_cancel_leaves_nothing_and_keeps_what_was_printed(engine):
     assert processes(mark) == []
     assert [one.status for one in result.results] == ["cancelled"] * 3
     assert [one.stdout for one in result.results] == ["unwanted\n", "ready\n", ""]
-    assert await engine.get_status(execution_id) is ExecutionStatus.CANCELLED
+    assert result.status is await engine.get_status(execution_id) is ExecutionStatus.CANCELLED
+    async with get_client() as client:
+        states = await client.read_flow_run_states(execution_id)
+    assert not {state.name for state in states} & {"Crashed", "Failed", "Completed"}
     with pytest.raises(ExecutionNotRunningError):
         await engine.cancel(execution_id)
+
+
+async def test_what_is_cancelled_while_a_worker_starts_it_never_runs(engine, tmp_path):
+    execution_id = await engine.execute(shell(f"touch {tmp_path}/ran; sleep 3"))
+    async with get_client() as client:
+
+        async def is_there() -> bool:
+            run = await client.read_flow_run(execution_id)
+            return run.state.is_pending() and run.infrastructure_pid
+
+        await until(is_there)
+        await engine.cancel(execution_id)
+        await engine.wait(execution_id, timeout=10)
+        run = await client.read_flow_run(execution_id)
+        pid = int(run.infrastructure_pid.rpartition(":")[2])
+        await soon(lambda: not psutil.pid_exists(pid), 30)
+        assert await engine.get_status(execution_id) is ExecutionStatus.CANCELLED
+    assert (await engine.get_result(execution_id)).status is ExecutionStatus.CANCELLED
+    assert not (tmp_path / "ran").exists()
 
 
 async def test_sigkill_of_the_flow_is_told_as_the_death_of_its_process(engine):
