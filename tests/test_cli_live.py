@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from in_process import Cloudops
 from rich.console import Console
 from terminals import Terminal, terminal
 
@@ -108,51 +109,42 @@ def test_ctrl_c_is_answered_above_the_view(env, plan):
 
 
 @pytest.mark.server
-def test_no_color_is_honoured(env, plan, gate):
-    gate.touch()
-    with terminal(["env", "NO_COLOR=1", *cloudops("run", plan)], env) as screen:
-        screen.until(lambda: screen.line("COMMAND"))
-        assert screen.wait() == 1
-    assert b"Release" in screen.written
-    assert not re.search(rb"\x1b\[[0-9;]*3[0-7]", screen.written)
-
-
-@pytest.mark.server
-def test_what_one_process_runs_another_one_watches(env, plan, gate):
+def test_what_one_process_runs_others_watch_without_colours_too(
+    prefect_api, env, tmp_path, plan, gate
+):
     with subprocess.Popen(cloudops("run", plan), env=env, stdout=subprocess.PIPE) as running:
         try:
             assert running.stdout is not None
             lines = iter(running.stdout.readline, b"")
             assert any(line == b"[lint] linting\n" for line in lines)
-            listed = subprocess.run(
-                cloudops("list", "--limit", "1"), env=env, capture_output=True, text=True
-            )
-            identifier = listed.stdout.splitlines()[1].split()[0]
+            (newest,) = Cloudops(prefect_api, tmp_path / "logs").json("list", "--limit", "1")
+            identifier = newest["id"]
             with terminal(cloudops("watch", identifier), env) as left:
                 left.until(lambda: both_run(left))
                 left.interrupt()
                 assert left.wait() == 130
                 assert left.line("It goes on; to watch it again: cloudops watch ")
-            with terminal(cloudops("watch", identifier[:13]), env) as screen:
+            watch = ["env", "NO_COLOR=1", *cloudops("watch", identifier[:13])]
+            with terminal(watch, env) as screen:
                 screen.until(lambda: both_run(screen))
                 gate.touch()
                 assert screen.wait() == 1
                 assert re.match(r"build +failed +3 ", screen.line("build"))
+            assert not re.search(rb"\x1b\[[0-9;]*3[0-7]", screen.written)
             assert running.wait(30) == 1
         finally:
             running.kill()
 
 
 @pytest.mark.server
-def test_grouped_output_is_in_one_piece_a_command(env, tmp_path):
+def test_grouped_output_is_in_one_piece_a_command(prefect_api, tmp_path):
     path = tmp_path / "plan.yaml"
     path.write_text(
         "strategy: parallel\ncommands:\n"
         "  - {name: one, run: echo a; sleep 0.3; echo b}\n"
         "  - {name: two, run: sleep 0.1; echo c; sleep 0.4; echo d}\n"
     )
-    argv = cloudops("run", "--output", "grouped", path)
-    done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=60)
+    done = Cloudops(prefect_api, tmp_path / "logs")("run", "--output", "grouped", path)
     names = [line.split("]")[0] for line in done.stdout.splitlines() if line.startswith("[")]
     assert names in (["[one"] * 3 + ["[two"] * 3, ["[two"] * 3 + ["[one"] * 3)
     assert "\x1b" not in done.stdout
