@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: install demo test soak constraints clean
+.PHONY: install demo test soak bench constraints clean
 
 install: $(INSTALLED)
 
@@ -33,12 +33,17 @@ test: install
 soak: install
 	CLOUDOPS_SOAK=1 $(BIN)/python -m pytest tests/test_memory.py
 
+# Beside plain Prefect and prefect-shell; `ARGS='--only stops'` measures a part, `--quick` tries it.
+bench: install
+	$(BIN)/python $(PIP_INSTALL) --constraint constraints.txt --group bench
+	$(BIN)/python -m benchmarks $(ARGS)
+
 # Plain name==version lines and no lock file: where a package comes from is each machine's own setting.
 constraints:
 	set -e; fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
 	$(PYTHON) -m venv "$$fresh"; \
 	"$$fresh"/bin/python $(PIP_INSTALL) "pip>=25.1"; \
-	"$$fresh"/bin/python $(PIP_INSTALL) ".[aws]" --group dev; \
+	"$$fresh"/bin/python $(PIP_INSTALL) ".[aws]" --group dev --group bench; \
 	"$$fresh"/bin/python -m pip freeze --exclude cloudops-prefect > "$$fresh"/all; \
 	grep -E '^[A-Za-z0-9._-]+==[^ ]+$$' "$$fresh"/all > constraints.txt
 

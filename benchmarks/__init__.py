@@ -1,0 +1,1 @@
+"""Benchmarks of the package beside plain Prefect, prefect-shell and no Prefect at all."""

@@ -1,0 +1,47 @@
+"""The least that a Prefect flow of commands can be: a task that awaits a subprocess."""
+
+import asyncio
+import time
+
+from prefect import flow, task
+
+from benchmarks.subjects.answering import answer, timed
+from benchmarks.workloads import Workload, perform, shell_command
+
+
+@task
+async def run_command(command):
+    process = await asyncio.create_subprocess_exec(
+        "bash", "-c", command, stdout=asyncio.subprocess.PIPE
+    )
+    stdout, _ = await process.communicate()
+    return stdout.decode()
+
+
+@flow
+async def run_commands(work: dict) -> None:
+    async def run_one(index, upstream):
+        return await run_command(shell_command(index), wait_for=upstream, return_state=True)
+
+    await perform(Workload(**work), run_one)
+
+
+@flow
+async def run_single(command: str) -> str:
+    return await run_command(command)
+
+
+async def run(work) -> dict[str, float]:
+    return await timed(run_commands(work))
+
+
+async def starts(calls) -> list[float]:
+    latencies = []
+    for _ in range(calls):
+        asked = time.time()
+        latencies.append(float(await run_single("echo $EPOCHREALTIME")) - asked)
+    return latencies
+
+
+if __name__ == "__main__":
+    asyncio.run(answer(run=run, starts=starts))
