@@ -9,8 +9,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from anyio.from_thread import BlockingPortal
+from prefect.client.orchestration import get_client
 from prefect.context import SettingsContext, get_settings_context
+from prefect.settings import get_current_settings
 
+from cloudops_prefect.api_errors import check_reachable
 from cloudops_prefect.crashes import tell_crashes
 from cloudops_prefect.services import Services, open_services, using
 
@@ -84,6 +87,10 @@ class LoopThread:
             raise
 
     async def _main(self) -> None:
+        if get_current_settings().api.url is not None:
+            # Before the services, whose client waits for its first answer without an end.
+            async with get_client() as client:
+                await check_reachable(client)
         async with open_services(self._config) as services, BlockingPortal() as portal:
             try:
                 await tell_crashes(services.client, self._config)

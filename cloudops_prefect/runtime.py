@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cloudops_prefect import local_runs
-from cloudops_prefect.api_errors import api_complaint
+from cloudops_prefect.api_errors import api_complaint, check_reachable
 from cloudops_prefect.control import until_terminated
 from cloudops_prefect.errors import ExecutionIOError
 from cloudops_prefect.events import deliver
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 EXIT_PATIENCE = 60.0
+SLOW = 1.5
+"""Seconds without an answer after which the API is asked whether it is there at all."""
 
 
 class Runtime:
@@ -60,7 +62,7 @@ class Runtime:
         if self._thread is None or self._thread.failed:
             self._thread = LoopThread(self._config)
         try:
-            return await self._thread.call(function, *args)
+            return await _answer(self._thread, function, *args)
         except Exception as error:
             if (complaint := api_complaint(error)) is None:
                 raise
@@ -157,6 +159,21 @@ class Runtime:
         # A run that was resumed is there with another future.
         if self._running.get(flow_run_id) is ended:
             del self._running[flow_run_id]
+
+
+async def _answer(thread: LoopThread, function: Callable[..., Awaitable[T]], *args: Any) -> T:
+    call = asyncio.create_task(thread.call(function, *args))
+    try:
+        await asyncio.wait({call}, timeout=SLOW)
+        if not call.done():
+            await thread.call(_check_reachable)
+        return await call
+    finally:
+        call.cancel()
+
+
+async def _check_reachable(services: Services) -> None:
+    await check_reachable(services.client)
 
 
 async def _has_ended(services: Services, flow_run_id: UUID) -> bool:

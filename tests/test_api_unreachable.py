@@ -1,0 +1,33 @@
+"""An API that refuses, or takes a connection and never answers."""
+
+import socket
+import time
+
+import pytest
+from engines import shell
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from cloudops_prefect import Deployments, ExecutionEngine, ExecutionIOError
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["refuses", "is silent"])
+def address(request):
+    """Where nobody answers."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        if request.param == "is silent":
+            listener.listen()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        with temporary_settings({PREFECT_API_URL: url}):
+            yield url
+
+
+@pytest.mark.parametrize("deployments", [None, Deployments()], ids=["local", "deployed"])
+async def test_it_is_named_within_ten_seconds(address, config, deployments):
+    began = time.monotonic()
+    async with ExecutionEngine(config, deployments=deployments) as engine:
+        with pytest.raises(ExecutionIOError, match=f"{address} does not answer"):
+            await engine.execute(shell("true"))
+    assert time.monotonic() - began < 10
