@@ -56,6 +56,12 @@ class Terminal:
         """Ctrl-C, as the terminal sends it."""
         os.killpg(self.process.pid, signal.SIGINT)
 
+    def close(self) -> None:
+        """Closes the window."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
     def _read(self, seconds: float) -> bool:
         if not select.select([self._fd], [], [], seconds)[0]:
             return False
@@ -66,6 +72,11 @@ class Terminal:
                 self._stream.feed(data)
                 return True
         return False
+
+
+def _take_terminal() -> None:
+    """Makes standard input the terminal that ends its processes when it is closed."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 @contextmanager
@@ -82,10 +93,12 @@ def terminal(
         stdout=theirs,
         stderr=theirs,
         start_new_session=True,
+        preexec_fn=_take_terminal,  # noqa: PLW1509 (one system call, no lock)
     ) as process:
         os.close(theirs)
+        screen = Terminal(process, ours, columns, rows)
         try:
-            yield Terminal(process, ours, columns, rows)
+            yield screen
         finally:
             process.kill()
-            os.close(ours)
+            screen.close()

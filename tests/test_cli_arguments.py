@@ -39,8 +39,10 @@ def plan(tmp_path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["validate", "PLAN"]])
-def test_help_and_validate_do_not_import_prefect(arguments, plan):
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["run", "--help"], ["validate", "PLAN"], ["graph", "PLAN"]]
+)
+def test_help_validate_and_graph_do_not_import_prefect(arguments, plan):
     code = (
         "import sys; from cloudops_prefect.cli.app import run_tokens;"
         "assert run_tokens(sys.argv[1:]) == 0; assert 'prefect' not in sys.modules"

@@ -109,6 +109,16 @@ def test_ctrl_c_is_answered_above_the_view(env, plan):
 
 
 @pytest.mark.server
+def test_a_window_that_is_closed_leaves_nothing_behind(prefect_api, env, tmp_path, plan):
+    with terminal(cloudops("run", plan), env) as screen:
+        screen.until(lambda: both_run(screen))
+        screen.close()
+        screen.process.wait(30)
+    (newest,) = Cloudops(prefect_api, tmp_path / "logs").json("list", "--limit", "1")
+    assert newest["status"] == "cancelled"
+
+
+@pytest.mark.server
 def test_what_one_process_runs_others_watch_without_colours_too(
     prefect_api, env, tmp_path, plan, gate
 ):
