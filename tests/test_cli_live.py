@@ -210,6 +210,17 @@ def test_a_narrow_screen_cuts_lines_and_never_breaks_them():
     assert max(map(len, lines)) < 30
 
 
+def test_one_request_twice_is_two_commands():
+    (request,) = a_plan(1).commands
+    state = a_state(ExecutionPlan(commands=[request, request], strategy={"type": "parallel"}))
+    first, second = ({"execution_id": uuid4(), "request_id": request.id} for _ in range(2))
+    state.take(StartedEvent(command="x", **first))
+    state.take(StartedEvent(command="x", **second))
+    state.take(StdoutEvent(line="of the second", **second))
+    assert [one.status for one in state.commands] == ["running", "running"]
+    assert [one.last_line for one in state.commands] == ["", "of the second"]
+
+
 def test_what_will_not_run_any_more_is_marked_at_once():
     plan = a_plan(3)
     state = a_state(plan)

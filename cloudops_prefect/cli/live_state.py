@@ -53,7 +53,10 @@ class RunState:
         self.began_at = datetime.now(UTC)
         self.execution_id: UUID | None = None
         self.commands = [CommandState(name) for name in names]
-        self._indices = {request.id: index for index, request in enumerate(plan.commands)}
+        self._by_execution: dict[UUID, int] = {}
+        self._waiting: dict[UUID, list[int]] = {}
+        for index, request in enumerate(plan.commands):
+            self._waiting.setdefault(request.id, []).append(index)
         self._graph = plan_graph(plan)
 
     def take(self, event: "ExecutionEvent") -> None:
@@ -61,7 +64,7 @@ class RunState:
         if isinstance(event, ProgressEvent):
             self.execution_id = event.execution_id
             return
-        if (index := self._indices.get(event.request_id)) is None:
+        if (index := self._index_of(event.execution_id, event.request_id)) is None:
             return
         command = self.commands[index]
         match event:
@@ -79,6 +82,13 @@ class RunState:
                 self._end(index, ExecutionStatus.CANCELLED, event.timestamp)
             case _:
                 command.last_line = event.line or command.last_line
+
+    def _index_of(self, execution_id: "UUID", request_id: "UUID") -> int | None:
+        # A plan may have one request twice: these are two executions.
+        waiting = self._waiting.get(request_id)
+        if execution_id not in self._by_execution and waiting:
+            self._by_execution[execution_id] = waiting.pop(0)
+        return self._by_execution.get(execution_id)
 
     def learn(self, facts: Sequence[CommandFacts]) -> None:
         """Takes what the API knows of each command; it knows ends later than events do."""
