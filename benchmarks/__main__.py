@@ -5,6 +5,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +33,7 @@ def main() -> None:
     # The server and the subjects end with us.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     measured: dict[str, list[Row]] = {}
+    failed: list[str] = []
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         directory = Path(scratch)
@@ -40,12 +42,17 @@ def main() -> None:
             for part in options.only or PARTS:
                 print(f"{time.monotonic() - began:5.0f} s  {part}", file=sys.stderr, flush=True)
                 server.settle()
-                measured[part] = PARTS[part](bench)
+                try:
+                    measured[part] = PARTS[part](bench)
+                except Exception:  # noqa: BLE001 (a part that fails must not cost the others)
+                    traceback.print_exc()
+                    failed.append(part)
                 if not options.quick:
-                    # A part that fails must not cost those before it.
                     report.save(measured)
     print(f"{time.monotonic() - began:5.0f} s  done", file=sys.stderr)
     print(report.table_of(measured) if options.quick else report.TABLE.read_text())
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
 
 
 def _options() -> argparse.Namespace:

@@ -10,6 +10,7 @@ from benchmarks.bench import Bench
 from benchmarks.measures import Row, Sample, missed, seconds
 
 EXECUTIONS = 10_000
+PATIENCE = 60
 
 
 def compile_plan(bench: Bench) -> list[Row]:
@@ -29,11 +30,13 @@ def starts(bench: Bench) -> list[Row]:
         plain = Sample(tuple(raw.ask("starts", calls=calls // 4)))
     bench.server.settle()
     with bench.subject("ours") as ours:
-        single = ours.ask("starts", calls=calls, at_once=1)
+        single = ours.ask("starts", calls=calls, at_once=1, seconds=PATIENCE)
         bench.server.settle()
-        crowd = ours.ask("starts", calls=at_once, at_once=50)
+        crowd = ours.ask("starts", calls=at_once, at_once=50, seconds=PATIENCE)
     rows = [
-        _start_row(f"start, {calls} calls one after another", single["started"], plain),
+        _start_row(
+            f"start, {len(single['started'])} calls one after another", single["started"], plain
+        ),
         _start_row("start, 50 calls at once", crowd["started"], None),
     ]
     return [*rows, _stall_row([*single["started"], *crowd["started"]], single["returned"])]

@@ -60,8 +60,11 @@ async def compile_plans(count) -> dict[str, Any]:
     return await timed(both())
 
 
-async def starts(calls, at_once) -> dict[str, list[float]]:
-    """How long each call of execute() took, and how long until the process had started."""
+async def starts(calls, at_once, seconds) -> dict[str, list[float]]:
+    """How long each call of execute() took, and how long until the process had started.
+
+    Ends early once `seconds` have gone by.
+    """
     returned, started = [], []
     async with ExecutionEngine(ExecutionConfig(max_concurrent_executions=at_once)) as engine:
 
@@ -73,7 +76,10 @@ async def starts(calls, at_once) -> dict[str, list[float]]:
             started.append(float(result.stdout) - asked)
 
         await call()
+        deadline = time.monotonic() + seconds
         for _ in range(calls // at_once):
+            if time.monotonic() > deadline:
+                break
             await asyncio.gather(*(call() for _ in range(at_once)))
     return {"returned": returned[1:], "started": started[1:]}
 
