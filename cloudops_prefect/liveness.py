@@ -6,7 +6,7 @@ The kernel lets go of a lock when its process dies, however it dies; a pid may b
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -46,19 +46,19 @@ class Sign:
 def sign_of_life(directory: Path, sign: Sign) -> Generator[None]:
     """Leaves the sign in the directory while this process is inside; without effect if it can't."""
     path = directory / f"{sign.flow_run_id}{SUFFIX}"
-    try:
-        directory_fd = open_directory(directory)
-    except ExecutionIOError:
-        yield
-        return
-    try:
-        with _locked(directory_fd, path) as fd:
+    with ExitStack() as files:
+        has_left_it = False
+        with suppress(ExecutionIOError, OSError):
+            directory_fd = open_directory(directory)
+            files.callback(os.close, directory_fd)
+            fd = open_locked(directory_fd, path)
+            files.callback(os.close, fd)
             os.ftruncate(fd, 0)
             os.write(fd, f"{sign.attempt} {sign.api_url}".encode())
-            yield
-            os.unlink(path.name, dir_fd=directory_fd)
-    finally:
-        os.close(directory_fd)
+            has_left_it = True
+        yield
+        if has_left_it:
+            path.unlink(missing_ok=True)
 
 
 def signs_of_the_dead(directory: Path, api_url: str) -> Iterator[Sign]:
@@ -85,15 +85,6 @@ def signs_of_the_dead(directory: Path, api_url: str) -> Iterator[Sign]:
                 os.close(fd)
     finally:
         os.close(directory_fd)
-
-
-@contextmanager
-def _locked(directory_fd: int, path: Path) -> Generator[int]:
-    fd = open_locked(directory_fd, path)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _lock_of_the_dead(directory_fd: int, path: Path) -> int | None:

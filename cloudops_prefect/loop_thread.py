@@ -53,7 +53,7 @@ class LoopThread:
 
     async def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Runs `function` in the thread, with the services as its first argument."""
-        portal, services = await asyncio.wrap_future(self._ready)
+        portal, services = await self._begun()
         future = portal.start_task_soon(_with_services, function, services, *args)
         self._calls.add(future)
         future.add_done_callback(self._calls.discard)
@@ -70,11 +70,15 @@ class LoopThread:
 
     async def stop(self) -> None:
         """Ends the thread once all calls are answered; cancels what else still runs in it."""
-        portal, _ = await asyncio.wrap_future(self._ready)
+        portal, _ = await self._begun()
         calls = [asyncio.wrap_future(call) for call in [*self._calls]]
         await asyncio.gather(*calls, return_exceptions=True)
         portal.start_task_soon(partial(portal.stop, cancel_remaining=True))
         await asyncio.to_thread(self._thread.join)
+
+    async def _begun(self) -> tuple[BlockingPortal, Services]:
+        # Who waits may be cancelled, which must not cancel what the others wait for too.
+        return await asyncio.shield(asyncio.wrap_future(self._ready))
 
     def _run(self) -> None:
         try:

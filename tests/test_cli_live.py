@@ -132,7 +132,7 @@ def test_what_one_process_runs_others_watch_without_colours_too(
             with terminal(cloudops("watch", identifier), env) as left:
                 left.until(lambda: both_run(left))
                 left.interrupt()
-                assert left.wait() == 130
+                assert left.wait() == 130, left.lines
                 assert left.line("It goes on; to watch it again: cloudops watch ")
             watch = ["env", "NO_COLOR=1", *cloudops("watch", identifier[:13])]
             with terminal(watch, env) as screen:
