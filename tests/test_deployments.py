@@ -10,13 +10,12 @@ from pathlib import Path
 from uuid import uuid4
 
 import anyio
-import httpx
 import pytest
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.utilities.callables import parameter_schema
 from pydantic import SecretStr
-from workers import POOL, ROOT, clone, create_pool, prefect, process_worker, until
+from workers import POOL, ROOT, ask, clone, create_pool, prefect, process_worker, until
 
 from cloudops_prefect import (
     CommandEnvironment,
@@ -44,12 +43,14 @@ class Prefect:
     home: Path
 
     def post(self, path: str, body: dict):
-        answer = httpx.post(f"{self.api}{path}", json=body, timeout=30)
+        answer = ask("POST", f"{self.api}{path}", body)
         assert answer.is_success, answer.text
         return answer.json()
 
     def get(self, path: str):
-        return httpx.get(f"{self.api}{path}", timeout=30).raise_for_status().json()
+        answer = ask("GET", f"{self.api}{path}")
+        assert answer.is_success, answer.text
+        return answer.json()
 
     def deployment(self, name: str) -> dict:
         return self.get(f"/deployments/name/{name}")
@@ -147,7 +148,7 @@ def test_the_form_is_refused_before_a_run_exists(deployed):
     before = len(deployed.runs("run-command/run-command"))
     path = f"/deployments/{deployed.deployment('run-command/run-command')['id']}/create_flow_run"
     request = {"command": {"command": "echo hi"}}
-    answer = httpx.post(f"{deployed.api}{path}", json={"parameters": {"request": request}})
+    answer = ask("POST", f"{deployed.api}{path}", {"parameters": {"request": request}})
     assert answer.status_code in {409, 422}
     assert len(deployed.runs("run-command/run-command")) == before
 
@@ -263,7 +264,7 @@ def test_a_plan_that_is_refused_is_not_deployed(prefect_api, tmp_path):
     plan.write_text(json.dumps({"strategy": loop, "commands": [shell("true")]}))
     server = Prefect(prefect_api, tmp_path)
     assert server.cloudops("deploy", plan, "--name", "loop", "--work-pool", POOL)[0] == 2
-    answer = httpx.get(f"{prefect_api}/deployments/name/run-plan/loop")
+    answer = ask("GET", f"{prefect_api}/deployments/name/run-plan/loop")
     assert answer.status_code == 404
 
 
@@ -313,7 +314,7 @@ def test_a_secret_of_a_block_is_nowhere_in_clear(deployed):
     assert (result.stdout, result.stderr) == ("********\n", "********\n")
     kinds = ("flow_runs", "task_runs", "logs", "artifacts", "block_documents", "deployments")
     for kind in kinds:
-        answer = httpx.post(f"{deployed.api}/{kind}/filter", json={}, timeout=30)
+        answer = ask("POST", f"{deployed.api}/{kind}/filter", {})
         assert SECRET not in answer.raise_for_status().text, kind
     database = Path(deployed.get("/admin/settings")["home"], "prefect.db")
     with sqlite3.connect(database) as connection:

@@ -53,10 +53,20 @@ def clone(target: Path) -> Path:
     return target
 
 
+def ask(method: str, url: str, body: dict | None = None) -> httpx.Response:
+    """Asks the API as Prefect's own client does: 503 says that its database is locked just now."""
+    deadline = time.monotonic() + 30
+    while True:
+        answer = httpx.request(method, url, json=body, timeout=30)
+        if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+            return answer
+        time.sleep(0.2)
+
+
 def create_pool(api: str, name: str = POOL, limit: int | None = None) -> None:
     """Creates a process work pool, if it is not there yet."""
     pool = {"name": name, "type": "process", "concurrency_limit": limit}
-    answer = httpx.post(f"{api}/work_pools/", json=pool, timeout=30)
+    answer = ask("POST", f"{api}/work_pools/", pool)
     assert answer.status_code in {201, 409}, answer.text
 
 
@@ -85,7 +95,7 @@ def process_worker(
 
 def _is_online(api: str, pool: str, name: str, worker: subprocess.Popen[bytes]) -> bool:
     assert worker.poll() is None, "the worker has ended"
-    answer = httpx.post(f"{api}/work_pools/{pool}/workers/filter", json={}, timeout=30)
+    answer = ask("POST", f"{api}/work_pools/{pool}/workers/filter", {})
     return any(one["name"] == name for one in answer.json())
 
 
