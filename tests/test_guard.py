@@ -129,7 +129,7 @@ class TestAKilledFlow:
             "from cloudops_prefect import guard\n"
             "guard.ensure()\n"
             "if os.fork() == 0:\n"
-            "    import time; print('forked', flush=True); time.sleep(60)\n"
+            "    import signal; signal.alarm(60); print('forked', flush=True); signal.pause()\n"
             f'sys.argv[1:] = [\'["sleep", "61"]\']\n'
             f"runpy.run_path({str(PROGRAMS / 'runs_commands.py')!r})\n"
         )

@@ -55,12 +55,14 @@ def clone(target: Path) -> Path:
 
 def ask(method: str, url: str, body: dict | None = None) -> httpx.Response:
     """Asks the API as Prefect's own client does: 503 says that its database is locked just now."""
-    deadline = time.monotonic() + 30
-    while True:
-        answer = httpx.request(method, url, json=body, timeout=30)
-        if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
-            return answer
-        time.sleep(0.2)
+    answers: list[httpx.Response] = []
+
+    def is_answered() -> bool:
+        answers.append(httpx.request(method, url, json=body, timeout=30))
+        return answers[-1].status_code != httpx.codes.SERVICE_UNAVAILABLE
+
+    until(is_answered, 30)
+    return answers[-1]
 
 
 def create_pool(api: str, name: str = POOL, limit: int | None = None) -> None:
@@ -118,4 +120,4 @@ def until(condition: Callable[[], object], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "the condition was not met in time"
-        time.sleep(0.2)
+        time.sleep(0.1)
