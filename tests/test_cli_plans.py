@@ -2,12 +2,14 @@
 
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from cloudops_prefect.cli.app import run_tokens
 from cloudops_prefect.planfile import load_plan
 
+ROOT = Path(__file__).parents[1]
 WRONG = """\
 commands:
   - name: first
@@ -31,6 +33,28 @@ def test_init_writes_a_plan_that_is_valid_and_overwrites_none(tmp_path, capsys, 
     assert run_tokens(["init"]) == 2
     assert "is there already" in capsys.readouterr().err
     assert (tmp_path / "plan.yaml").read_text() == "mine"
+
+
+def test_editors_find_the_schema_of_what_init_writes_and_of_the_examples(tmp_path, capsys):
+    assert run_tokens(["schema", "--plan"]) == 0
+    schema = capsys.readouterr().out
+    assert run_tokens(["init", str(tmp_path / "first.yaml")]) == 0
+    for plan in (tmp_path / "first.yaml", *(ROOT / "examples").glob("*.yaml")):
+        first = plan.read_text().splitlines()[0]
+        named = first.removeprefix("# yaml-language-server: $schema=")
+        assert named != first, plan
+        # For the examples, after a change of the schema:
+        # cloudops schema > examples/cloudops.schema.json
+        assert (plan.parent / named).read_text() == schema, plan
+    (tmp_path / "cloudops.schema.json").write_text("mine")
+    assert run_tokens(["init", str(tmp_path / "second.yaml")]) == 0
+    assert (tmp_path / "cloudops.schema.json").read_text() == "mine"
+
+
+def test_init_writes_no_yaml_under_the_name_of_json(tmp_path, capsys):
+    assert run_tokens(["init", str(tmp_path / "plan.json")]) == 2
+    assert "plan.yaml" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_validate_lists_every_mistake(tmp_path, capsys):

@@ -105,7 +105,7 @@ class ListOptions:
     """Only those from then on: how long ago, like 2h or 7d, or a date."""
 
     search: str | None = None
-    """Only those with this text in their name."""
+    """Only those with this in their name: a plan's description, a command's name or text."""
 
     limit: int = 20
     """How many at most."""

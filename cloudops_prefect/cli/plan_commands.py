@@ -13,22 +13,18 @@ from cloudops_prefect.errors import ValidationError
 
 @app.command
 def init(plan: Path = Path("plan.yaml"), /) -> int:
-    """Write a plan to start from; what is there already stays.
+    """Write a plan to start from, and the schema by which editors complete it.
+
+    What is there already stays.
 
     Parameters
     ----------
     plan
         The file, plan.yaml if absent.
     """
-    from cloudops_prefect.cli.starter import STARTER
+    from cloudops_prefect.cli import starter
 
-    try:
-        with plan.open("x", encoding="utf-8") as file:
-            file.write(STARTER.format(file=plan))
-    except FileExistsError:
-        raise ValidationError(
-            f"{plan} is there already; cloudops init FILE names another"
-        ) from None
+    starter.write(plan)
     printing.line(f"Wrote {plan}. Run it with: cloudops run {plan}")
     return exit_codes.COMPLETED
 

@@ -1,6 +1,17 @@
 """The plan that `cloudops init` writes."""
 
+from pathlib import Path
+
+from pydantic_core import to_json
+
+from cloudops_prefect.errors import ValidationError
+from cloudops_prefect.planfile import json_schema
+
+SCHEMA = "cloudops.schema.json"
+"""The file beside a plan that its first line names, so that editors know what may stand in it."""
+
 STARTER = """\
+# yaml-language-server: $schema={schema}
 # A plan: commands, and what waits for what.
 #
 #   cloudops validate {file}      check it
@@ -8,8 +19,8 @@ STARTER = """\
 #   cloudops run {file}           run it
 #   cloudops graph {file}         draw it
 #
-# For completion in your editor: cloudops schema > cloudops.schema.json, and as the first line here
-# yaml-language-server: $schema=cloudops.schema.json
+# The first line makes editors complete what you type; to renew the schema after an upgrade:
+# cloudops schema > {schema}
 
 description: My first plan
 
@@ -54,3 +65,25 @@ commands:
   # - name: instances
   #   aws: ec2 describe-instances
 """
+
+
+def write(plan: Path) -> None:
+    """Writes the plan, and the schema of plans beside it if none is there.
+
+    Raises:
+        ValidationError: There is such a file, or its name is not one of YAML.
+    """
+    if plan.suffix == ".json":
+        raise ValidationError(
+            f"{plan}: what init writes is YAML; name it {plan.with_suffix('.yaml')}"
+        )
+    try:
+        with plan.open("x", encoding="utf-8") as file:
+            file.write(STARTER.format(file=plan, schema=SCHEMA))
+    except FileExistsError:
+        raise ValidationError(
+            f"{plan} is there already; cloudops init FILE names another"
+        ) from None
+    schema = plan.parent / SCHEMA
+    if not schema.exists():
+        schema.write_bytes(to_json(json_schema(), indent=2) + b"\n")
