@@ -2,32 +2,63 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
 import anyio
 from httpx import HTTPStatusError, TransportError
+from prefect.context import AsyncClientContext
 from prefect.settings import get_current_settings
 
 from cloudops_prefect.errors import ExecutionIOError
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Generator
+
     from prefect.client.orchestration import PrefectClient
 
 PATIENCE = 8.0
 """Seconds after which an API that is there would have answered."""
 
 
-async def check_reachable(client: PrefectClient) -> None:
-    """Finds out whether the API answers; Prefect's client waits and tries again for minutes.
+@contextmanager
+def answered_soon() -> Generator[None]:
+    """Bounds the wait for an answer of the API; Prefect's client tries again for minutes.
+
+    Raises:
+        ExecutionIOError: if there is none in time.
+    """
+    # Where no API is configured Prefect starts a server first, which takes longer.
+    patience = PATIENCE if get_current_settings().api.url else math.inf
+    with anyio.move_on_after(patience) as scope:
+        yield
+    if scope.cancelled_caught:
+        raise ExecutionIOError(_unreachable())
+
+
+@asynccontextmanager
+async def answered_client() -> AsyncGenerator[PrefectClient]:
+    """Gives the client that everything in this context shares, once the API has answered it.
 
     Raises:
         ExecutionIOError: if it does not.
     """
-    with anyio.move_on_after(PATIENCE):
-        if (error := await client.api_healthcheck()) is None:
-            return
-        raise error
-    raise ExecutionIOError(_unreachable())
+    async with AsyncExitStack() as stack:
+        with answered_soon():
+            context = await stack.enter_async_context(AsyncClientContext.get_or_create())
+        yield context.client
+
+
+async def check_reachable(client: PrefectClient) -> None:
+    """Finds out whether the API answers.
+
+    Raises:
+        ExecutionIOError: if it does not.
+    """
+    with answered_soon():
+        if (error := await client.api_healthcheck()) is not None:
+            raise error
 
 
 def api_complaint(error: Exception) -> str | None:

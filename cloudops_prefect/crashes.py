@@ -20,6 +20,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
 from prefect.states import Crashed
 
+from cloudops_prefect.api_errors import answered_soon
 from cloudops_prefect.liveness import Sign, sign_of_life, signs_of_the_dead
 
 if TYPE_CHECKING:
@@ -50,7 +51,8 @@ async def tell_crashes(client: PrefectClient, config: ExecutionConfig) -> None:
     """Marks as crashed what dead processes of this machine have left unfinished."""
     for sign in signs_of_the_dead(config.resolved_log_dir, _api_url()):
         try:
-            flow_run = await client.read_flow_run(sign.flow_run_id)
+            with answered_soon():
+                flow_run = await client.read_flow_run(sign.flow_run_id)
         except ObjectNotFound:
             continue
         # One attempt less where it died before it began; one more goes on somewhere else.

@@ -192,11 +192,12 @@ class ExecutionEngine:
 
     async def _wait(self, execution_id: UUID | str) -> ExecutionResult | PlanExecutionResult:
         execution = await self._find(execution_id)
-        await self._runtime.until_ended(execution.flow_run.id)
+        if self._runtime.is_running(execution.flow_run.id):
+            await self._runtime.until_ended(execution.flow_run.id)
+            execution = await self._find(execution.id)
         while not (await self._ask(_status, execution)).is_final:
             await anyio.sleep(INTERVAL)
             execution = await self._find(execution.id)
-        execution = await self._find(execution.id)
         if execution.index is None and execution.plan is not None:
             return await self._ask(_plan_result, execution)
         return await self._ask(_result, execution)

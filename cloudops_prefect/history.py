@@ -200,9 +200,11 @@ async def read_status(client: PrefectClient, execution: Execution) -> ExecutionS
     if status_of(execution.flow_run.state).is_final:
         return (await _unrecorded(client, execution, execution.index)).status
     try:
-        return status_of((await client.read_task_run(execution.id)).state)
+        status = status_of((await client.read_task_run(execution.id)).state)
     except ObjectNotFound:
         return ExecutionStatus.PENDING
+    # It has ended when its result can be read; the state may be there a moment earlier.
+    return ExecutionStatus.RUNNING if status.is_final else status
 
 
 async def read_result(client: PrefectClient, execution: Execution) -> ExecutionResult:

@@ -107,6 +107,9 @@ async def _slot(
 
 
 async def _run(services: Services, work: Work, flow_run: FlowRun) -> None:
+    # For a run of a deployment Prefect has the event loop wait for a thread that subscribes to its
+    # suspension, and for the thread's end; nobody could resume a run of this process.
+    flow_run = flow_run.model_copy(update={"deployment_id": None})
     for delay in chain((0.5, 1, 2, 5), repeat(10)):
         try:
             await run_flow_async(

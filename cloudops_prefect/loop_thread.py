@@ -5,24 +5,44 @@ from __future__ import annotations
 import asyncio
 import threading
 from concurrent.futures import Future
+from contextvars import copy_context
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from anyio.from_thread import BlockingPortal
-from prefect.client.orchestration import get_client
 from prefect.context import SettingsContext, get_settings_context
-from prefect.settings import get_current_settings
 
-from cloudops_prefect.api_errors import check_reachable
+from cloudops_prefect.api_errors import answered_client
 from cloudops_prefect.crashes import tell_crashes
-from cloudops_prefect.services import Services, open_services, using
+from cloudops_prefect.services import open_services
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from contextvars import Context
 
     from cloudops_prefect.config import ExecutionConfig
+    from cloudops_prefect.services import Services
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A loop that runs.
+
+    Attributes:
+        context: The context in which the services are the current ones, and their client Prefect's.
+    """
+
+    portal: BlockingPortal
+    services: Services
+    context: Context
+
+    def spawn(self, function: Callable[..., Awaitable[T]], *args: Any) -> Future[T]:
+        # A task of the loop gets a copy of the context in which it is asked for.
+        start = self.portal.start_task_soon
+        return self.context.copy().run(start, function, self.services, *args)
 
 
 class LoopThread:
@@ -33,7 +53,7 @@ class LoopThread:
 
     def __init__(self, config: ExecutionConfig) -> None:
         self._config = config
-        self._ready: Future[tuple[BlockingPortal, Services]] = Future()
+        self._ready: Future[_Begun] = Future()
         # Of the caller's context only the settings: a run that is started inside of a flow is not
         # a part of that flow.
         settings = get_settings_context()
@@ -53,8 +73,7 @@ class LoopThread:
 
     async def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Runs `function` in the thread, with the services as its first argument."""
-        portal, services = await self._begun()
-        future = portal.start_task_soon(_with_services, function, services, *args)
+        future = (await self._begun()).spawn(function, *args)
         self._calls.add(future)
         future.add_done_callback(self._calls.discard)
         try:
@@ -65,18 +84,17 @@ class LoopThread:
 
     def spawn(self, function: Callable[..., Awaitable[T]], *args: Any) -> Future[T]:
         """Starts `function` in the thread, after a first `call`, and does not wait for it."""
-        portal, services = self._ready.result()
-        return portal.start_task_soon(_with_services, function, services, *args)
+        return self._ready.result().spawn(function, *args)
 
     async def stop(self) -> None:
         """Ends the thread once all calls are answered; cancels what else still runs in it."""
-        portal, _ = await self._begun()
+        portal = (await self._begun()).portal
         calls = [asyncio.wrap_future(call) for call in [*self._calls]]
         await asyncio.gather(*calls, return_exceptions=True)
         portal.start_task_soon(partial(portal.stop, cancel_remaining=True))
         await asyncio.to_thread(self._thread.join)
 
-    async def _begun(self) -> tuple[BlockingPortal, Services]:
+    async def _begun(self) -> _Begun:
         # Who waits may be cancelled, which must not cancel what the others wait for too.
         return await asyncio.shield(asyncio.wrap_future(self._ready))
 
@@ -91,22 +109,15 @@ class LoopThread:
             raise
 
     async def _main(self) -> None:
-        if get_current_settings().api.url is not None:
-            # Before the services, whose client waits for its first answer without an end.
-            async with get_client() as client:
-                await check_reachable(client)
-        async with open_services(self._config) as services, BlockingPortal() as portal:
+        async with (
+            answered_client() as client,
+            open_services(self._config, client) as services,
+            BlockingPortal() as portal,
+        ):
             try:
-                await tell_crashes(services.client, self._config)
+                await tell_crashes(client, self._config)
             except Exception as error:  # noqa: BLE001 (whoever calls gets it)
                 self._ready.set_exception(error)
                 return
-            self._ready.set_result((portal, services))
+            self._ready.set_result(_Begun(portal, services, copy_context()))
             await portal.sleep_until_stopped()
-
-
-async def _with_services(
-    function: Callable[..., Awaitable[T]], services: Services, *args: Any
-) -> T:
-    with using(services):
-        return await function(services, *args)

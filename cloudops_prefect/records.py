@@ -101,10 +101,11 @@ class RecordReader:
     async def read(self, client: PrefectClient) -> list[ResultRecord]:
         """Returns the records that have come since the last time."""
         records: list[ResultRecord] = []
-        missing = await self._count(client) - len(self._seen)
+        missing = await self._count(client) - len(self._seen) if self._seen else PAGE
         if missing <= 0:
             return records
-        async for artifact in self._newest(client, min(missing, PAGE)):
+        # One more than is missing: a page that is not full is the last one.
+        async for artifact in self._newest(client, min(missing + 1, PAGE)):
             self._seen.add(artifact.id)
             records += from_artifact(artifact)
         return records

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from cloudops_prefect.line import Line
 from cloudops_prefect.publishing import Publisher
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator
+    from collections.abc import AsyncGenerator
     from uuid import UUID
 
     from prefect.client.orchestration import PrefectClient
@@ -60,29 +60,20 @@ _current: ContextVar[Services | None] = ContextVar("cloudops_services", default=
 
 
 @asynccontextmanager
-async def open_services(config: ExecutionConfig) -> AsyncGenerator[Services]:
+async def open_services(config: ExecutionConfig, client: PrefectClient) -> AsyncGenerator[Services]:
     """Opens the services for the runs that are started inside, and closes them afterwards."""
-    async with AsyncClientContext.get_or_create() as context, anyio.create_task_group() as tasks:
-        publisher = Publisher(context.client)
+    async with anyio.create_task_group() as tasks:
+        publisher = Publisher(client)
         slots = anyio.CapacityLimiter(config.max_concurrent_executions)
-        services = Services(config, context.client, publisher, slots)
+        services = Services(config, client, publisher, slots)
         tasks.start_soon(publisher.run)
         tasks.start_soon(watch_cancellation, services.client, services.controls, services.busy)
+        token = _current.set(services)
         try:
-            with using(services):
-                yield services
+            yield services
         finally:
+            _current.reset(token)
             tasks.cancel_scope.cancel()
-
-
-@contextmanager
-def using(services: Services) -> Generator[None]:
-    """Makes services that are open elsewhere the current ones of this task."""
-    token = _current.set(services)
-    try:
-        yield
-    finally:
-        _current.reset(token)
 
 
 @asynccontextmanager
@@ -94,5 +85,8 @@ async def current_services(config: ExecutionConfig | None = None) -> AsyncGenera
     if (services := _current.get()) is not None:
         yield services
         return
-    async with open_services(config or ExecutionConfig()) as services:
+    async with (
+        AsyncClientContext.get_or_create() as context,
+        open_services(config or ExecutionConfig(), context.client) as services,
+    ):
         yield services

@@ -184,16 +184,15 @@ class ToldByApi:
         client = services.client
         # First: what the run has left is there when it has ended.
         flow_run = await client.read_flow_run(self._flow_run_id)
-        begun = history.is_begun(flow_run) and history.newest_attempt(flow_run) == self._attempt
-        later = history.newest_attempt(flow_run) > self._attempt
+        newest = history.newest_attempt(flow_run)
+        over = newest > self._attempt or status_of(flow_run.state).is_final
         records = await self._records.read(client)
         for record in sorted(records, key=_beginning):
             self._take(record)
-        if begun:
-            await self._read_running(client)
-        over = later or status_of(flow_run.state).is_final
         if over:
             await self._read_rest(client, flow_run)
+        elif newest == self._attempt and history.is_begun(flow_run):
+            await self._read_running(client)
         for index, result in self._results.items():
             if result.started_at and result.execution_id == self._execution_id(index):
                 self._started[index] = result.execution_id
@@ -212,11 +211,11 @@ class ToldByApi:
 
     async def _read_rest(self, client: PrefectClient, flow_run: FlowRun) -> None:
         """Finds out what became of commands that have left no result in this attempt."""
-        if self._is_single and status_of(flow_run.state).is_final:
+        missing = [index for index in range(len(self._requests)) if index not in self._results]
+        if missing and self._is_single and status_of(flow_run.state).is_final:
             execution = replace(self._execution, flow_run=flow_run)
             self._results[0] = await history.read_result(client, execution)
             return
-        missing = [index for index in range(len(self._requests)) if index not in self._results]
         rest = await unrecorded_results(
             client, flow_run, self._requests, missing, attempt=self._attempt
         )
