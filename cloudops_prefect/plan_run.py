@@ -8,7 +8,6 @@ from uuid import UUID, uuid5
 
 import anyio
 from prefect.states import Completed
-from prefect.utilities.annotations import allow_failure
 
 from cloudops_prefect.execution import CommandExecution
 from cloudops_prefect.models import ExecutionRequest, ExecutionResult, ExecutionStatus
@@ -172,10 +171,8 @@ class PlanRun:
         pending = PendingResult(self.flow_run_id, index, self._attempt, load)
         self._services.publisher.add_result(pending)
 
-    def _upstream(self, index: int) -> list[Any]:
-        # What becomes of an upstream command is this module's decision: Prefect would leave the
-        # dependents of a failed one in NotReady, which is not a final state.
-        return [allow_failure(self.ends[other].state) for other in self._graph.predecessors(index)]
+    def _upstream(self, index: int) -> list[State[Any]]:
+        return [self.ends[other].state for other in self._graph.predecessors(index)]
 
     def _request(self, index: int) -> ExecutionRequest:
         return self._graph.nodes[index]["request"]

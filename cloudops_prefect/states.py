@@ -50,8 +50,11 @@ def status_of(state: State[Any] | None) -> ExecutionStatus:
 
 
 def state_of(result: ExecutionResult) -> State[Any]:
-    """Returns the final Prefect state of a command's run, its message being the result's error."""
-    return _final_state(result.status, result.error, result)
+    """Returns the final state of a command's task run, its message being the result's error.
+
+    Without data: Prefect would search it for what the task runs downstream depend on.
+    """
+    return _final_state(result.status, result.error, None)
 
 
 def command_state_of(result: ExecutionResult, request: ExecutionRequest) -> State[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import TaskRunContext
 from prefect.task_engine import AsyncTaskRunEngine
 from prefect.tasks import Task
+from prefect.utilities.annotations import quote
 
 from cloudops_prefect.block_env import read_environment
 from cloudops_prefect.errors import InvalidCommandError, ValidationError
@@ -20,7 +20,7 @@ from cloudops_prefect.naming import api_credentials, shown_name
 from cloudops_prefect.output import OutputReader
 from cloudops_prefect.publishing import OutputFeed
 from cloudops_prefect.recording import TaskRunEnd, end_of
-from cloudops_prefect.services import Services, current_services
+from cloudops_prefect.services import Services, current_services, open_here
 from cloudops_prefect.states import error_of, state_of
 
 if TYPE_CHECKING:
@@ -41,24 +41,20 @@ class CommandRun:
     task_run_id: UUID
 
 
-_prepared: ContextVar[CommandRun | None] = ContextVar("cloudops_command_run", default=None)
-
-
 async def _run(request: ExecutionRequest) -> ExecutionResult:
+    """Runs the command of a task that a flow of the user's calls like any other task."""
     async with current_services() as services:
-        run = _prepared.get() or _unprepared(request, services)
-        result = await _run_and_publish(run, services)
-        if _prepared.get() is None:
-            result = run.execution.result_with_output()
-            if run.flow_run_id is not None:
-                await services.publisher.flush(run.flow_run_id)
+        run = _unprepared(request, services)
+        await _run_and_publish(run, services)
+        result = run.execution.result_with_output()
+        if run.flow_run_id is not None:
+            await services.publisher.flush(run.flow_run_id)
     if (error := error_of(result, request)) is not None:
         raise error
     return result
 
 
 def _unprepared(request: ExecutionRequest, services: Services) -> CommandRun:
-    """Describes the run of a task that a flow of the user's calls like any other task."""
     request.validate(services.config)
     context = TaskRunContext.get()
     assert context is not None  # noqa: S101 (Prefect sets it before it calls a task)
@@ -106,8 +102,8 @@ def _feed(run: CommandRun, services: Services) -> OutputFeed | None:
 
 
 def _task_run_name(parameters: dict[str, Any]) -> str:
-    run = _prepared.get()
-    return shown_name(parameters["request"], run.execution.config if run else None)
+    services = open_here()
+    return shown_name(parameters["request"], services.config if services else None)
 
 
 # Prefect's default cache policy would make two equal commands of a run one command, and a retried
@@ -166,55 +162,47 @@ TASKS: dict[str, Any] = {
 
 
 class CommandTaskEngine(AsyncTaskRunEngine[[ExecutionRequest], ExecutionResult]):
-    """Prefect's engine for a task run, which ends in the state that its result stands for.
+    """Prefect's engine for the task run of a prepared command.
 
-    Prefect calls every exception Failed, and shows a traceback where a sentence says it all.
+    Prefect calls every failure Failed, shows a traceback where a sentence says it all, and opens a
+    transaction for results that it is to keep, of which there are none.
     """
 
-    async def handle_exception(self, exc: Exception) -> None:
-        """Ends in the state of the result that the exception carries."""
-        if not await self._end(exc):
-            await super().handle_exception(exc)
+    async def run(self, run: CommandRun, services: Services) -> None:
+        """Runs the command, and ends in the state that its result stands for."""
+        async with self.run_context():
+            state = state_of(await _run_and_publish(run, services))
+            if not state.is_completed():
+                self.logger.error(state.message)
+            await self.set_state(state)
 
-    async def handle_timeout(self, exc: TimeoutError) -> None:
-        """Ends in the state of the result that the exception carries."""
-        if not await self._end(exc):
-            await super().handle_timeout(exc)
+    def _wait_for_dependencies(self) -> None:
+        """Waits for nothing: a command is started when what it waits for has ended.
 
-    async def _end(self, exc: Exception) -> bool:
-        result = getattr(exc, "result", None)
-        if not isinstance(result, ExecutionResult):
-            return False
-        state = state_of(result)
-        self.logger.error(state.message)
-        await self.set_state(state)
-        self._raised = exc
-        return True
+        Prefect would ask each upstream state for its result, in a thread.
+        """
 
     def log_finished_message(self) -> None:
         """Leaves out the record that says what the state says: it costs more than the task run."""
 
 
-async def run_command_task(run: CommandRun, wait_for: Iterable[Any]) -> TaskRunEnd:
+async def run_command_task(run: CommandRun, wait_for: Iterable[State[Any]]) -> TaskRunEnd:
     """Runs a prepared command as a Prefect task run of the id that it was given."""
     request = run.execution.request
+    # Prefect would search an unquoted request for results of other task runs.
     engine = CommandTaskEngine(
-        task=TASKS[request.command.type], parameters={"request": request}, wait_for=list(wait_for)
+        task=TASKS[request.command.type],
+        parameters={"request": quote(request)},
+        wait_for=list(wait_for),
     )
-    token = _prepared.set(run)
-    try:
-        async with engine.start(task_run_id=run.task_run_id):
-            while engine.is_running():
-                async with engine.run_context(), engine.transaction_context() as transaction:
-                    await engine.call_task_fn(transaction)
-    finally:
-        _prepared.reset(token)
+    async with current_services() as services, engine.start(task_run_id=run.task_run_id):
+        await engine.run(run, services)
     assert engine.task_run is not None  # noqa: S101 (it has run)
     return end_of(engine.task_run, engine.state)
 
 
 async def record_task_run(
-    request: ExecutionRequest, task_run_id: UUID, wait_for: Iterable[Any], state: State[Any]
+    request: ExecutionRequest, task_run_id: UUID, wait_for: Iterable[State[Any]], state: State[Any]
 ) -> TaskRunEnd:
     """Records a task run that ends without having run, so that the UI shows the whole plan."""
     command_task: CommandTask = TASKS[request.command.type]
