@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from cloudops_prefect.execution import CommandExecution
 
-# Of a process that Prefect starts for one flow run, to end with it.
-_RUNNERS_MARK = "PREFECT__FLOW_RUN_ID"
+RUNNERS_MARK = "PREFECT__FLOW_RUN_ID"
+"""Names the run in the environment of a process that Prefect starts for it, to end with it."""
 
 
 class RunControl:
@@ -100,7 +100,7 @@ class TerminationSignal:
             self._controls.remove(control)
             # Who hears of the cancellation from the API is here before the worker's SIGTERM, which
             # then would make a crash of what is about to be told as cancelled.
-            if not self._controls and not (control.cancelled and _RUNNERS_MARK in os.environ):
+            if not self._controls and not (control.cancelled and RUNNERS_MARK in os.environ):
                 loop.remove_signal_handler(signal.SIGTERM)
                 signal.signal(signal.SIGTERM, self._previous)
 

@@ -37,6 +37,7 @@ from cloudops_prefect.publishing import until_delivered
 from cloudops_prefect.records import read_results
 from cloudops_prefect.services import Services, current_services
 from cloudops_prefect.states import command_state_of, plan_state_of
+from cloudops_prefect.unbegun import has_begun, tell_cancellation_at_exit
 from cloudops_prefect.unrecorded import completed_without_record
 
 # Results go to the API as `records`; Prefect's own persistence would write them to a directory that
@@ -45,6 +46,9 @@ _OPTIONS: dict[str, Any] = {"persist_result": False}
 
 # Prefect calls a run `adjective-animal` where nobody named it.
 _MADE_UP_NAME = re.compile(r"[a-z]+-[a-z]+")
+
+# Prefect's engine loads this module before it asks the API whether the run may begin.
+tell_cancellation_at_exit()
 
 
 def compile_plan(plan: ExecutionPlan, config: ExecutionConfig | None = None) -> "Flow[[], Any]":
@@ -91,11 +95,12 @@ async def run_plan(plan: ExecutionPlan) -> Any:
     async with current_services() as services:
         # Inside: the services' task group would wrap the error.
         try:
-            plan = plan_of(await with_stored_plan(services.client, _flow_run())) or plan
-            name = plan_run_name(plan, services.config)
-            await _present(services, name, tags_of(plan.id, plan.metadata))
-            await _heed_earlier_cancellation(services)
-            return await _run_plan(plan, plan_graph(plan), None)
+            with sigterm.cancels(services.control(_flow_run().id)):
+                plan = plan_of(await with_stored_plan(services.client, _flow_run())) or plan
+                name = plan_run_name(plan, services.config)
+                await _present(services, name, tags_of(plan.id, plan.metadata))
+                await _heed_earlier_cancellation(services)
+                return await _run_plan(plan, plan_graph(plan), None)
         except ValidationError as error:
             return Failed(message=str(error), data=error)
 
@@ -109,12 +114,13 @@ async def run_command(request: ExecutionRequest) -> Any:
     """
     request = request_of(_flow_run()) or request
     async with current_services() as services:
-        name = shown_name(request, services.config)
-        await _present(services, name, tags_of(request.id, request.metadata))
-        await _heed_earlier_cancellation(services)
         # Inside: the services' task group would wrap the error.
         try:
-            return await _run_command(request, None)
+            with sigterm.cancels(services.control(_flow_run().id)):
+                name = shown_name(request, services.config)
+                await _present(services, name, tags_of(request.id, request.metadata))
+                await _heed_earlier_cancellation(services)
+                return await _run_command(request, None)
         except ValidationError as error:
             return Failed(message=str(error), data=error)
 
@@ -193,6 +199,7 @@ def _under_control(control: RunControl, services: Services) -> Generator[None]:
         return
     alive = shows_that_it_lives(flow_run.id, flow_run.run_count, services.config)
     with alive, sigterm.cancels(control):
+        has_begun()
         yield
 
 

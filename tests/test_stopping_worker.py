@@ -3,25 +3,28 @@
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import anyio
+import psutil
 import pytest
-from engines import until
+from engines import shell, until
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import TaskRunFilter, TaskRunFilterFlowRunId
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Cancelling, Scheduled
-from running import processes
+from prefect.states import Cancelling, Pending, Scheduled
+from running import MARK, processes, soon
 from stopped import ARGV, count_ready, plan_of
 from workers import create_pool, environment, process_worker
 
-from cloudops_prefect import ExecutionEngine, ExecutionStatus
+from cloudops_prefect import ExecutionEngine, ExecutionPlan, ExecutionStatus
 from cloudops_prefect.deployments import deploy_plan
 
 pytestmark = [pytest.mark.anyio, pytest.mark.server]
 POOL = "stopping"
+NOBODYS_POOL = "stopping-nobody"
 
 
 @pytest.fixture
@@ -34,9 +37,20 @@ def marks():
     return {kind: uuid.uuid4().hex for kind in ARGV}
 
 
-async def start(deployment_id) -> uuid.UUID:
+@pytest.fixture(scope="module")
+def worker(prefect_api, tmp_path_factory):
+    """A worker on the pool; its home."""
+    home = tmp_path_factory.mktemp("stopping-worker")
+    create_pool(prefect_api, POOL)
+    with process_worker(prefect_api, home, POOL, CLOUDOPS_MAX_CONCURRENT_EXECUTIONS="50"):
+        yield home
+
+
+async def start(deployment_id, state=None) -> uuid.UUID:
     async with get_client() as client:
-        run = await client.create_flow_run_from_deployment(deployment_id, state=Scheduled())
+        run = await client.create_flow_run_from_deployment(
+            deployment_id, state=state or Scheduled()
+        )
     return run.id
 
 
@@ -51,51 +65,115 @@ async def has_ended(flow_run_id) -> bool:
     return state is not None and state.is_final()
 
 
-async def check_cancelled(flow_run_id, config) -> None:
+async def check_cancelled(kind: str, flow_run_id, config) -> None:
     """The run, its task runs and its results all say cancelled, and what was printed is there."""
     await until(lambda: has_ended(flow_run_id), 60)
     async with ExecutionEngine(config) as engine:
         result = await engine.get_plan_result(flow_run_id)
-    assert result.status is ExecutionStatus.CANCELLED
-    assert {one.status for one in result.results} == {ExecutionStatus.CANCELLED}
-    assert all(one.stdout for one in result.results)
+    assert result.status is ExecutionStatus.CANCELLED, kind
+    assert {one.status for one in result.results} == {ExecutionStatus.CANCELLED}, kind
+    assert all(one.stdout for one in result.results), kind
 
-    async def names() -> set[str]:
+    async def other_names() -> set[str]:
         async with get_client() as client:
             wanted = TaskRunFilter(flow_run_id=TaskRunFilterFlowRunId(any_=[flow_run_id]))
             task_runs = await client.read_task_runs(task_run_filter=wanted)
-        return {str(run.state_name) for run in task_runs}
+        return {str(run.state_name) for run in task_runs} - {"Cancelled"}
 
     # Task runs travel as events, and arrive some time after their process has ended.
-    async def all_cancelled() -> bool:
-        return await names() == {"Cancelled"}
-
-    await until(all_cancelled, 20)
+    await until_none(other_names, 20)
 
 
-async def test_under_a_worker(api, home, config, marks):
-    create_pool(api, POOL)
+async def until_none(look: Callable[[], Awaitable[object]], seconds: float) -> None:
+    """Waits until there is nothing to be found any more; fails with what is."""
+    with anyio.move_on_after(seconds):
+        while await look():
+            await anyio.sleep(0.05)
+    assert not await look()
+
+
+async def test_under_a_worker(api, worker, config, marks):
     plans = {kind: plan_of(kind, mark) for kind, mark in marks.items()}
-    with process_worker(api, home, POOL, CLOUDOPS_MAX_CONCURRENT_EXECUTIONS="50"):
-        runs = {
-            kind: await start(await deploy_plan(plan, name=kind.replace(" ", "-"), work_pool=POOL))
-            for kind, plan in plans.items()
-        }
-        count = sum(len(plan.commands) for plan in plans.values())
+    runs = {
+        kind: await start(await deploy_plan(plan, name=kind.replace(" ", "-"), work_pool=POOL))
+        for kind, plan in plans.items()
+    }
+    count = sum(len(plan.commands) for plan in plans.values())
 
-        async def all_ready() -> bool:
-            return count_ready(home / "logs") == count
+    async def all_ready() -> bool:
+        return count_ready(worker / "logs") == count
 
-        await until(all_ready, 90)
-        for flow_run_id in runs.values():
+    await until(all_ready, 90)
+    for flow_run_id in runs.values():
+        await cancel_in_the_ui(flow_run_id)
+
+    async def left() -> set[str]:
+        return {kind for kind, mark in marks.items() if processes(mark)}
+
+    await until_none(left, 20)
+    for kind, flow_run_id in runs.items():
+        await check_cancelled(kind, flow_run_id, config)
+
+
+MOMENTS = {
+    "before the worker has seen it": lambda _: True,
+    "before it has a process": lambda run: not run.state.is_scheduled(),
+    "while its process starts": lambda run: run.infrastructure_pid,
+    "as it begins to run": lambda run: run.state.is_running(),
+}
+
+
+async def test_what_is_cancelled_in_the_ui_while_a_worker_starts_it_never_runs(api, worker):
+    told: dict[str, str] = {}
+    mark = uuid.uuid4().hex
+
+    async def cancel_at(moment: str, flow_run_id: uuid.UUID) -> None:
+        async with get_client() as client:
+
+            async def is_there() -> object:
+                return MOMENTS[moment](await client.read_flow_run(flow_run_id))
+
+            await until(is_there, 60)
             await cancel_in_the_ui(flow_run_id)
+            await until(lambda: has_ended(flow_run_id), 30)
+            pid = (await client.read_flow_run(flow_run_id)).infrastructure_pid
+            if pid is not None:
+                await soon(lambda: not psutil.pid_exists(int(pid.rpartition(":")[2])), 30)
+            told[moment] = (await client.read_flow_run(flow_run_id)).state_name
 
-        async def nothing_left() -> bool:
-            return not any(map(processes, marks.values()))
+    async with anyio.create_task_group() as tasks:
+        for moment in MOMENTS:
+            command = shell(f"touch '{worker}/ran {moment}'; sleep 60", env={MARK: mark})
+            plan = ExecutionPlan(commands=[command])
+            deployment_id = await deploy_plan(plan, name=moment, work_pool=POOL)
+            tasks.start_soon(cancel_at, moment, await start(deployment_id))
+    assert told == dict.fromkeys(MOMENTS, "Cancelled")
+    assert processes(mark) == []
+    # Only there may its first command have been quicker.
+    assert {path.name for path in worker.glob("ran *")} <= {"ran as it begins to run"}
 
-        await until(nothing_left, 20)
-        for flow_run_id in runs.values():
-            await check_cancelled(flow_run_id, config)
+
+def run_for(flow_run_id, api: str, home: Path, *arguments: str) -> None:
+    """Runs Python as a runner of Prefect does for a run."""
+    subprocess.run(
+        [sys.executable, *arguments],
+        env=environment(api, home) | {"PREFECT__FLOW_RUN_ID": str(flow_run_id)},
+        timeout=60,
+    )
+
+
+async def test_a_cancellation_that_no_runner_heard_of_ends_with_the_process(api, home):
+    create_pool(api, NOBODYS_POOL)
+    plan = ExecutionPlan(commands=[shell(f"touch {home / 'ran'}")])
+    deployment_id = await deploy_plan(plan, name="unheard", work_pool=NOBODYS_POOL)
+    flow_run_id = await start(deployment_id, Pending())
+    await cancel_in_the_ui(flow_run_id)
+    run_for(flow_run_id, api, home, "-c", "import cloudops_prefect.flows")
+    assert not await has_ended(flow_run_id)
+    run_for(flow_run_id, api, home, "-m", "prefect.engine")
+    async with get_client() as client:
+        assert (await client.read_flow_run(flow_run_id)).state_name == "Cancelled"
+    assert not (home / "ran").exists()
 
 
 SERVES = """
@@ -129,7 +207,7 @@ async def test_under_serve(api, home, config, marks):
             return processes(mark) == []
 
         await until(nothing_left, 20)
-        await check_cancelled(flow_run_id, config)
+        await check_cancelled("sleeps", flow_run_id, config)
 
 
 async def start_served(plan) -> uuid.UUID:
