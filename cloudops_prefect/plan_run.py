@@ -171,8 +171,8 @@ class PlanRun:
         pending = PendingResult(self.flow_run_id, index, self._attempt, load)
         self._services.publisher.add_result(pending)
 
-    def _upstream(self, index: int) -> list[State[Any]]:
-        return [self.ends[other].state for other in self._graph.predecessors(index)]
+    def _upstream(self, index: int) -> list[UUID]:
+        return [self._id(other) for other in self._graph.predecessors(index)]
 
     def _request(self, index: int) -> ExecutionRequest:
         return self._graph.nodes[index]["request"]

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import TaskRunResult
 from prefect.context import TaskRunContext
 from prefect.task_engine import AsyncTaskRunEngine
 from prefect.tasks import Task
 from prefect.utilities.annotations import quote
 
 from cloudops_prefect.block_env import read_environment
-from cloudops_prefect.errors import InvalidCommandError, ValidationError
+from cloudops_prefect.errors import ExecutionIOError, InvalidCommandError, ValidationError
 from cloudops_prefect.execution import CommandExecution
 from cloudops_prefect.models import ExecutionRequest, ExecutionResult
 from cloudops_prefect.naming import api_credentials, shown_name
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from uuid import UUID
 
-    from prefect.client.schemas.objects import State
+    from prefect.client.schemas.objects import State, TaskRun
 
 CommandTask: TypeAlias = Task[[ExecutionRequest], Any]
 
@@ -66,23 +67,25 @@ def _unprepared(request: ExecutionRequest, services: Services) -> CommandRun:
 
 
 async def _run_and_publish(run: CommandRun, services: Services) -> ExecutionResult:
-    feed = _feed(run, services)
+    refusal = await _prepare(run.execution)
+    feed = None if refusal else _feed(run, services)
     try:
-        refusal = await _read_blocks(run.execution)
         return await run.execution.run(refusal)
     finally:
         if feed is not None:
             feed.ended = True
 
 
-async def _read_blocks(execution: CommandExecution) -> ValidationError | None:
+async def _prepare(execution: CommandExecution) -> ValidationError | ExecutionIOError | None:
+    """Reads the blocks and opens the log; returns why that can't be done."""
     execution.secrets = api_credentials()
-    if execution.env_from:
-        try:
+    try:
+        if execution.env_from:
             execution.env, secrets = await read_environment(execution.env_from)
-        except ValidationError as error:
-            return error
-        execution.secrets += secrets
+            execution.secrets += secrets
+        execution.open()
+    except (ValidationError, ExecutionIOError) as error:
+        return error
     return None
 
 
@@ -170,43 +173,43 @@ class CommandTaskEngine(AsyncTaskRunEngine[[ExecutionRequest], ExecutionResult])
 
     async def run(self, run: CommandRun, services: Services) -> None:
         """Runs the command, and ends in the state that its result stands for."""
-        async with self.run_context():
+        try:
             state = state_of(await _run_and_publish(run, services))
             if not state.is_completed():
                 self.logger.error(state.message)
             await self.set_state(state)
-
-    def _wait_for_dependencies(self) -> None:
-        """Waits for nothing: a command is started when what it waits for has ended.
-
-        Prefect would ask each upstream state for its result, in a thread.
-        """
+        except Exception as error:  # noqa: BLE001 (it becomes the task run's state)
+            await self.handle_exception(error)
 
     def log_finished_message(self) -> None:
         """Leaves out the record that says what the state says: it costs more than the task run."""
 
 
-async def run_command_task(run: CommandRun, wait_for: Iterable[State[Any]]) -> TaskRunEnd:
-    """Runs a prepared command as a Prefect task run of the id that it was given."""
+async def run_command_task(run: CommandRun, upstream: Iterable[UUID]) -> TaskRunEnd:
+    """Runs a prepared command as a Prefect task run of the id that it was given.
+
+    Args:
+        run: What to run.
+        upstream: The task runs that it has waited for.
+    """
     request = run.execution.request
-    # Prefect would search an unquoted request for results of other task runs.
     engine = CommandTaskEngine(
         task=TASKS[request.command.type],
+        # Prefect would search an unquoted request for results of other task runs.
         parameters={"request": quote(request)},
-        wait_for=list(wait_for),
+        task_run=await _task_run(request, run.task_run_id, upstream),
     )
-    async with current_services() as services, engine.start(task_run_id=run.task_run_id):
+    async with current_services() as services, engine.start():
         await engine.run(run, services)
     assert engine.task_run is not None  # noqa: S101 (it has run)
     return end_of(engine.task_run, engine.state)
 
 
 async def record_task_run(
-    request: ExecutionRequest, task_run_id: UUID, wait_for: Iterable[State[Any]], state: State[Any]
+    request: ExecutionRequest, task_run_id: UUID, upstream: Iterable[UUID], state: State[Any]
 ) -> TaskRunEnd:
     """Records a task run that ends without having run, so that the UI shows the whole plan."""
-    command_task: CommandTask = TASKS[request.command.type]
-    task_run = await command_task.create_local_run(id=task_run_id, wait_for=list(wait_for))
+    task_run = await _task_run(request, task_run_id, upstream)
     async with current_services() as services:
         task_run.name = shown_name(request, services.config)
     state.state_details.task_run_id = task_run.id
@@ -215,3 +218,13 @@ async def record_task_run(
     end = end_of(task_run, state)
     end.tell()
     return end
+
+
+async def _task_run(
+    request: ExecutionRequest, task_run_id: UUID, upstream: Iterable[UUID]
+) -> TaskRun:
+    """Describes a task run and its edges, which Prefect would search upstream states for."""
+    command_task: CommandTask = TASKS[request.command.type]
+    task_run = await command_task.create_local_run(id=task_run_id)
+    task_run.task_inputs["wait_for"] = [TaskRunResult(id=upstream_id) for upstream_id in upstream]
+    return task_run

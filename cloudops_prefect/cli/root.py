@@ -1,5 +1,6 @@
 """The program `cloudops` that the commands register on, and what several of them need."""
 
+import gc
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -34,6 +35,9 @@ def run_async(coroutine: Coroutine[Any, Any, int]) -> int:
     """Runs a coroutine that gives an exit code."""
     import asyncio
 
+    # `main` has disabled it for the imports, which are done.
+    gc.freeze()
+    gc.enable()
     return asyncio.run(coroutine)
 
 
