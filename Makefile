@@ -29,9 +29,9 @@ test: install
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
 
-# What make test prints 200 MB for, with a gigabyte.
+# What make test prints 200 MB for, with a gigabyte, and its 24 runs on two workers as 200.
 soak: install
-	CLOUDOPS_SOAK=1 $(BIN)/python -m pytest tests/test_memory.py
+	CLOUDOPS_SOAK=1 $(BIN)/python -m pytest tests/test_memory.py tests/test_two_workers.py
 
 # Beside plain Prefect and prefect-shell; `ARGS='--only stops'` measures a part, `--quick` tries it.
 bench: install

@@ -55,7 +55,15 @@ async def create_run(
         ExecutionError: if there is no such deployment.
     """
     deployment_id = await _deployment(services.client, deployments.name_for(work))
-    return await work.create_run(services, deployment_id, Scheduled(), idempotency_key)
+    flow_run = await work.create_run(services, deployment_id, Scheduled(), idempotency_key)
+    look_after(services, flow_run)
+    return flow_run
+
+
+def look_after(services: Services, flow_run: FlowRun) -> None:
+    """Lets no run of its work pool stay with a worker that has died."""
+    if flow_run.work_pool_name is not None:
+        services.pools.add(flow_run.work_pool_name)
 
 
 async def _deployment(client: PrefectClient, name: str) -> UUID:

@@ -306,7 +306,9 @@ def _uuid(execution_id: UUID | str) -> UUID:
 
 
 async def _find(services: Services, wanted: UUID) -> Execution:
-    return await history.find(services.client, wanted)
+    execution = await history.find(services.client, wanted)
+    deployed_runs.look_after(services, execution.flow_run)
+    return execution
 
 
 async def _status(services: Services, execution: Execution) -> ExecutionStatus:

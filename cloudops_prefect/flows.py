@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 import networkx as nx
-from prefect import Flow, flow
+from prefect import Flow, flow, get_client
 from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 from prefect.states import Failed
@@ -30,6 +30,7 @@ from cloudops_prefect.models import (
     PlanExecutionResult,
 )
 from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, plan_run_name, shown_name, tags_of
+from cloudops_prefect.orphaned import outlive_the_worker
 from cloudops_prefect.parameters import plan_of, request_of
 from cloudops_prefect.plan_run import PlanRun
 from cloudops_prefect.plan_store import with_stored_plan
@@ -37,6 +38,7 @@ from cloudops_prefect.publishing import until_delivered
 from cloudops_prefect.records import read_results
 from cloudops_prefect.services import Services, current_services
 from cloudops_prefect.states import command_state_of, plan_state_of
+from cloudops_prefect.stranded import leave_if_taken
 from cloudops_prefect.unbegun import has_begun, tell_cancellation_at_exit
 from cloudops_prefect.unrecorded import completed_without_record
 
@@ -48,6 +50,7 @@ _OPTIONS: dict[str, Any] = {"persist_result": False}
 _MADE_UP_NAME = re.compile(r"[a-z]+-[a-z]+")
 
 # Prefect's engine loads this module before it asks the API whether the run may begin.
+outlive_the_worker()
 tell_cancellation_at_exit()
 
 
@@ -92,6 +95,7 @@ async def run_plan(plan: ExecutionPlan) -> Any:
     Args:
         plan: The commands, and the order in which they run.
     """
+    await _heed_other_processes()
     async with current_services() as services:
         # Inside: the services' task group would wrap the error.
         try:
@@ -112,6 +116,7 @@ async def run_command(request: ExecutionRequest) -> Any:
     Args:
         request: The command, and how to run it.
     """
+    await _heed_other_processes()
     request = request_of(_flow_run()) or request
     async with current_services() as services:
         # Inside: the services' task group would wrap the error.
@@ -123,6 +128,13 @@ async def run_command(request: ExecutionRequest) -> Any:
                 return await _run_command(request, None)
         except ValidationError as error:
             return Failed(message=str(error), data=error)
+
+
+async def _heed_other_processes() -> None:
+    flow_run = _flow_run()
+    if flow_run.work_pool_name is not None:
+        async with get_client() as client:
+            await leave_if_taken(client, flow_run)
 
 
 async def _present(services: Services, name: str, tags: Sequence[str]) -> None:

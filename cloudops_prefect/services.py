@@ -15,6 +15,7 @@ from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.control import RunControl
 from cloudops_prefect.line import Line
 from cloudops_prefect.publishing import Publisher
+from cloudops_prefect.stranded import watch_stranded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -37,6 +38,7 @@ class Services:
         unrecorded: Task runs that have ended, which the API may not know yet.
         slots: One token for each command that may run.
         line: The order in which the runs may ask for the first of them.
+        pools: The work pools whose runs are asked for.
     """
 
     config: ExecutionConfig
@@ -49,6 +51,7 @@ class Services:
     runs: dict[UUID, PlanRun] = field(default_factory=dict)
     driven: set[UUID] = field(default_factory=set)
     unrecorded: dict[UUID, TaskRunEnd] = field(default_factory=dict)
+    pools: set[str] = field(default_factory=set)
 
     def control(self, flow_run_id: UUID) -> RunControl:
         """Returns what stops a run, the same one each time."""
@@ -68,6 +71,7 @@ async def open_services(config: ExecutionConfig, client: PrefectClient) -> Async
         services = Services(config, client, publisher, slots)
         tasks.start_soon(publisher.run)
         tasks.start_soon(watch_cancellation, services.client, services.controls, services.busy)
+        tasks.start_soon(watch_stranded, services.client, services.pools)
         token = _current.set(services)
         try:
             yield services

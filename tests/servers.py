@@ -9,14 +9,25 @@ import urllib.request
 from pathlib import Path
 
 
-class PrefectServer:
-    """A Prefect server with a home of its own, which keeps its port when it is started again."""
+def free_port() -> int:
+    """Returns a port of this machine that nobody listens at just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
-    def __init__(self, home: Path) -> None:
+
+class PrefectServer:
+    """A Prefect server with a home of its own, which keeps its port when it is started again.
+
+    Args:
+        home: Where its settings are, its log, and its database if that is not another.
+        variables: What else it finds in its environment.
+    """
+
+    def __init__(self, home: Path, **variables: str) -> None:
         self._home = home
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
+        self._variables = variables
+        self._port = free_port()
         self.url = f"http://127.0.0.1:{self._port}/api"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -27,6 +38,7 @@ class PrefectServer:
             "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
             "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
             "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+            **self._variables,
         }
         argv = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"]
         with Path(self._home / "server.log").open("ab") as log:

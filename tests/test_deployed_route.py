@@ -13,9 +13,8 @@ from engines import gated, shell, until
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import AwaitingRetry
-from prefect.utilities.callables import parameter_schema
 from running import MARK, processes, soon
-from workers import create_pool, process_worker
+from workers import create_pool, deploy, deployments, process_worker
 
 from cloudops_prefect import (
     DependencyGraphStrategy,
@@ -26,8 +25,6 @@ from cloudops_prefect import (
     ExecutionPlan,
     ExecutionStatus,
     SerialStrategy,
-    run_command,
-    run_plan,
 )
 
 pytestmark = [pytest.mark.anyio, pytest.mark.server]
@@ -43,25 +40,6 @@ class Worker:
         """Leaves the worker as little of earlier runs as a new machine has."""
         for name in ("prefect", "logs"):
             shutil.rmtree(self.home / name, ignore_errors=True)
-
-
-async def deploy(pool: str) -> None:
-    """Deploys the installed flows to a pool."""
-    async with get_client() as client:
-        for flow in (run_command, run_plan):
-            await client.create_deployment(
-                await client.create_flow_from_name(flow.name),
-                name=pool,
-                work_pool_name=pool,
-                entrypoint=f"cloudops_prefect.flows.{flow.fn.__name__}",
-                pull_steps=[],
-                parameter_openapi_schema=parameter_schema(flow).model_dump(),
-                enforce_parameter_schema=True,
-            )
-
-
-def deployments(pool: str) -> Deployments:
-    return Deployments(command=f"run-command/{pool}", plan=f"run-plan/{pool}")
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,10 @@ from pathlib import Path
 
 import httpx
 import psutil
+from prefect.client.orchestration import get_client
+from prefect.utilities.callables import parameter_schema
+
+from cloudops_prefect import Deployments, run_command, run_plan
 
 ROOT = Path(__file__).parents[1]
 POOL = "cloudops"
@@ -72,6 +76,26 @@ def create_pool(api: str, name: str = POOL, limit: int | None = None) -> None:
     assert answer.status_code in {201, 409}, answer.text
 
 
+async def deploy(pool: str) -> None:
+    """Deploys the installed flows to a pool."""
+    async with get_client() as client:
+        for flow in (run_command, run_plan):
+            await client.create_deployment(
+                await client.create_flow_from_name(flow.name),
+                name=pool,
+                work_pool_name=pool,
+                entrypoint=f"cloudops_prefect.flows.{flow.fn.__name__}",
+                pull_steps=[],
+                parameter_openapi_schema=parameter_schema(flow).model_dump(),
+                enforce_parameter_schema=True,
+            )
+
+
+def deployments(pool: str) -> Deployments:
+    """What `deploy` has made."""
+    return Deployments(command=f"run-command/{pool}", plan=f"run-plan/{pool}")
+
+
 @contextmanager
 def process_worker(
     api: str, home: Path, pool: str = POOL, **variables: str
@@ -92,7 +116,7 @@ def process_worker(
         until(lambda: _is_online(api, pool, home.name, worker), 60)
         yield worker
     finally:
-        _end(worker)
+        _end(worker, home)
 
 
 def _is_online(api: str, pool: str, name: str, worker: subprocess.Popen[bytes]) -> bool:
@@ -101,18 +125,28 @@ def _is_online(api: str, pool: str, name: str, worker: subprocess.Popen[bytes]) 
     return any(one["name"] == name for one in answer.json())
 
 
-def _end(worker: subprocess.Popen[bytes]) -> None:
-    with suppress(psutil.NoSuchProcess):
-        started = psutil.Process(worker.pid).children(recursive=True)
-        worker.send_signal(signal.SIGTERM)
-        with suppress(subprocess.TimeoutExpired):
-            worker.wait(10)
-        for process in started:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
-        psutil.wait_procs(started, timeout=10)
+def _end(worker: subprocess.Popen[bytes], home: Path) -> None:
+    started = _started_by(home)
+    worker.send_signal(signal.SIGTERM)
+    with suppress(subprocess.TimeoutExpired):
+        worker.wait(10)
     worker.kill()
     worker.wait(10)
+    for process in (left := [*started, *_started_by(home)]):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, timeout=10)
+
+
+def _started_by(home: Path) -> list[psutil.Process]:
+    """Everything that has the worker's environment: of a killed worker it is nobody's child."""
+    return [process for process in psutil.process_iter() if _has_home(process, home)]
+
+
+def _has_home(process: psutil.Process, home: Path) -> bool:
+    with suppress(psutil.Error):
+        return process.environ().get("PREFECT_HOME") == str(home / "prefect")
+    return False
 
 
 def until(condition: Callable[[], object], seconds: float = 60) -> None:

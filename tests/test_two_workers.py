@@ -1,0 +1,133 @@
+"""One pool, two process workers that share no files, and Prefect's server on PostgreSQL."""
+
+import os
+import signal
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+import anyio
+import pytest
+from engines import gated, shell, until
+from postgres import database
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import StateType
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from servers import PrefectServer, send_what_is_queued
+from workers import create_pool, deploy, deployments, process_worker
+
+from cloudops_prefect import ExecutionEngine, ExecutionPlan, ExecutionStatus
+from cloudops_prefect.stranded import GIVEN_BACK, WORKER_LABEL
+
+POOL = "two-workers"
+NAMES = ("first", "second")
+LIMIT = 4
+MANY = 200 if os.environ.get("CLOUDOPS_SOAK") else 24
+PATIENCE = 5 * MANY
+pytestmark = [pytest.mark.anyio, pytest.mark.server, pytest.mark.timeout(3 * PATIENCE)]
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory):
+    # Prefect's worker of events stays with the server that it was begun with.
+    send_what_is_queued()
+    with database() as url:
+        variables = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": url}
+        server = PrefectServer(tmp_path_factory.mktemp("server"), **variables)
+        try:
+            server.start()
+            with temporary_settings({PREFECT_API_URL: server.url}):
+                create_pool(server.url, POOL, LIMIT)
+                anyio.run(deploy, POOL)
+                yield server.url
+                send_what_is_queued()
+        finally:
+            server.stop()
+
+
+@pytest.fixture
+def workers(api, tmp_path):
+    """Two workers by their names, which are taken for dead after three seconds of silence."""
+
+    def started(name: str):
+        (tmp_path / name).mkdir()
+        often = {"PREFECT_WORKER_HEARTBEAT_SECONDS": "1"}
+        return all_of_them.enter_context(process_worker(api, tmp_path / name, POOL, **often))
+
+    with ExitStack() as all_of_them, ThreadPoolExecutor() as at_once:
+        yield dict(zip(NAMES, at_once.map(started, NAMES), strict=True))
+
+
+@pytest.fixture
+async def engine(api, config):
+    async with ExecutionEngine(config, deployments=deployments(POOL)) as engine:
+        yield engine
+
+
+async def pending_of(worker: str) -> list:
+    """The runs that a worker took and that have not begun."""
+    pending = FlowRunFilterStateType(any_=[StateType.PENDING])
+    wanted = FlowRunFilter(state=FlowRunFilterState(type=pending))
+    async with get_client() as client:
+        runs = await client.read_flow_runs(
+            flow_run_filter=wanted,
+            work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[POOL])),
+        )
+    return [run for run in runs if run.labels.get(WORKER_LABEL) == worker]
+
+
+async def kill_between_taking_and_starting(name: str, worker) -> list:
+    """Kills a worker while it has runs for which it has started no process; returns their ids."""
+    stranded: list = []
+
+    async def has_just_taken_some() -> bool:
+        if not await pending_of(name):
+            return False
+        worker.send_signal(signal.SIGSTOP)
+        runs = await pending_of(name)
+        stranded.extend(run.id for run in runs if run.infrastructure_pid is None)
+        worker.send_signal(signal.SIGKILL if stranded else signal.SIGCONT)
+        return bool(stranded)
+
+    await until(has_just_taken_some, 60)
+    worker.wait(10)
+    return stranded
+
+
+async def test_every_execution_completes_exactly_once_though_a_worker_is_killed(
+    engine, workers, tmp_path
+):
+    counter, gate = tmp_path / "counter", tmp_path / "gate"
+    plan = ExecutionPlan(commands=[gated(gate), shell(f"echo 0 >> {counter}")])
+    begun = await engine.execute_plan(plan)
+    rest = [shell(f"echo {n} >> {counter}; echo {n}") for n in range(1, MANY)]
+    ids = [await engine.execute(request) for request in rest]
+
+    async def is_in_the_middle() -> bool:
+        return counter.exists() and len(counter.read_text().split()) >= MANY // 4
+
+    await until(is_in_the_middle, PATIENCE)
+    async with get_client() as client:
+        victim = (await client.read_flow_run(begun)).labels[WORKER_LABEL]
+    stranded = await kill_between_taking_and_starting(victim, workers[victim])
+    # The processes of what it has begun live on.
+    gate.touch()
+    with anyio.fail_after(PATIENCE):
+        planned = await engine.wait(begun)
+        results = [await engine.wait(execution_id) for execution_id in ids]
+    assert [one.status for one in planned.results] == [ExecutionStatus.COMPLETED] * 2
+    assert {one.status for one in results} == {ExecutionStatus.COMPLETED}
+    assert [one.stdout for one in results] == [f"{n}\n" for n in range(1, MANY)]
+    assert Counter(map(int, counter.read_text().split())) == dict.fromkeys(range(MANY), 1)
+    async with get_client() as client:
+        for execution_id in stranded:
+            assert (await client.read_flow_run(execution_id)).labels[WORKER_LABEL] != victim
+            states = await client.read_flow_run_states(execution_id)
+            assert any((state.message or "").startswith(GIVEN_BACK) for state in states)
