@@ -1,4 +1,4 @@
-"""What an engine's surroundings lack, and the automation that tells of processes that died."""
+"""What an engine's surroundings lack, and the automations that tell of what has died."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from cloudops_prefect.crashes import DIED
 from cloudops_prefect.errors import ExecutionIOError
 from cloudops_prefect.logfiles import open_directory
 from cloudops_prefect.naming import FLOW_NAMES
+from cloudops_prefect.stranded import GIVEN_BACK
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
@@ -28,13 +29,25 @@ if TYPE_CHECKING:
 
 NAME = "cloudops: runs whose process died"
 HEARTBEAT = "prefect.flow-run.heartbeat"
+_PENDING = "prefect.flow-run.Pending"
 HEARTBEATS = 3
 """As many may get lost before a run counts as dead."""
+STRANDED_NAME = "cloudops: runs that no worker begins"
+STRANDED = timedelta(minutes=10)
+"""Longer than a worker of processes takes to begin a run, its code's download included."""
 # After these a run sends no heartbeats, and is not dead: it has ended, or waits.
 _SILENT = (
     *("Completed", "Cached", "Failed", "TimedOut", "Cancelled", "Crashed"),
     *("Scheduled", "Late", "Pending", "Paused", "Suspended", "Resuming"),
     *("AwaitingRetry", "AwaitingConcurrencySlot"),
+)
+_RUNS = ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]})
+_OF_OUR_FLOWS = ResourceSpecification(
+    {"prefect.resource.role": "flow", "prefect.resource.name": [*FLOW_NAMES]}
+)
+# Other types may wait long for a machine, and an engine's own runs, for their turn.
+_IN_PROCESS_POOLS = ResourceSpecification(
+    {"prefect.resource.role": "work-pool", "prefect.work-pool.type": "process"}
 )
 
 
@@ -68,7 +81,9 @@ async def examine(config: ExecutionConfig, *, fix: bool = False) -> list[Finding
         async with get_client() as client:
             version = await client.api_version()
             findings.insert(0, Finding("API", f"{client.api_url} (Prefect {version})"))
-            findings.append(await _automation(client, fix=fix))
+            findings.append(await _crash_detection(client, fix=fix))
+            stranded = stranded_automation(STRANDED)
+            findings.append(await _automation(client, "stranded runs", stranded, fix=fix))
     except Exception as error:
         if (complaint := api_complaint(error)) is None:
             raise
@@ -83,10 +98,8 @@ def crash_automation(window: timedelta) -> AutomationCore:
         name=NAME,
         description=f"Marks runs of {', '.join(FLOW_NAMES)} as crashed when their process died",
         trigger=EventTrigger(
-            match=ResourceSpecification({"prefect.resource.id": ["prefect.flow-run.*"]}),
-            match_related=ResourceSpecification(
-                {"prefect.resource.role": "flow", "prefect.resource.name": [*FLOW_NAMES]}
-            ),
+            match=_RUNS,
+            match_related=_OF_OUR_FLOWS,
             for_each={"prefect.resource.id"},
             after={HEARTBEAT},
             expect={HEARTBEAT, *(f"prefect.flow-run.{name}" for name in _SILENT)},
@@ -105,35 +118,75 @@ def crash_automation(window: timedelta) -> AutomationCore:
     )
 
 
-async def _automation(client: PrefectClient, *, fix: bool) -> Finding:
-    subject = "crash detection"
+def stranded_automation(window: timedelta) -> AutomationCore:
+    """Returns the automation that gives back what a worker took so long ago and has not begun.
+
+    An engine that is asked for such a run does so when the worker has missed its heartbeats.
+    """
+    return AutomationCore(
+        name=STRANDED_NAME,
+        description=f"Gives runs of {', '.join(FLOW_NAMES)} back to their work pool when the "
+        "worker that took them died before it began them",
+        trigger=EventTrigger(
+            match=_RUNS,
+            match_related=[_OF_OUR_FLOWS, _IN_PROCESS_POOLS],
+            for_each={"prefect.resource.id"},
+            after={_PENDING},
+            expect={f"prefect.flow-run.{name}" for name in ("Running", *_SILENT)} - {_PENDING},
+            posture=Posture.Proactive,
+            threshold=1,
+            within=window,
+        ),
+        actions=[
+            ChangeFlowRunState(
+                name=None,
+                state=StateType.SCHEDULED,
+                message=f"{GIVEN_BACK}: pending for {window.total_seconds():.0f} s",
+                force=False,
+            )
+        ],
+    )
+
+
+async def _crash_detection(client: PrefectClient, *, fix: bool) -> Finding:
     frequency = get_current_settings().flows.heartbeat_frequency
     if frequency is None:
-        return Finding(subject, "flows send no heartbeats", "set PREFECT_FLOWS_HEARTBEAT_FREQUENCY")
-    window = timedelta(seconds=HEARTBEATS * frequency)
-    existing = await client.read_automations_by_name(NAME)
-    fault = _fault(existing, window)
+        advice = "set PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
+        return Finding("crash detection", "flows send no heartbeats", advice)
+    wanted = crash_automation(timedelta(seconds=HEARTBEATS * frequency))
+    return await _automation(client, "crash detection", wanted, fix=fix)
+
+
+async def _automation(
+    client: PrefectClient, subject: str, wanted: AutomationCore, *, fix: bool
+) -> Finding:
+    existing = await client.read_automations_by_name(wanted.name)
+    window = _window(wanted)
+    fault = _fault(existing, wanted.name, window)
     if fault is None:
-        return Finding(subject, f"runs without a heartbeat are marked: {NAME!r}")
+        return Finding(subject, f"the server has {wanted.name!r}")
     if not fix:
         return Finding(subject, fault, "run: cloudops doctor --fix")
     for automation in existing:
         await client.delete_automation(automation.id)
-    await client.create_automation(crash_automation(window))
-    created = f"created {NAME!r}, after {window.total_seconds():.0f} s without a heartbeat"
-    return Finding(subject, created)
+    await client.create_automation(wanted)
+    return Finding(subject, f"created {wanted.name!r}, after {window.total_seconds():.0f} s")
 
 
-def _fault(existing: list[Automation], window: timedelta) -> str | None:
+def _fault(existing: list[Automation], name: str, window: timedelta) -> str | None:
     if not existing:
-        return f"the server has no automation {NAME!r}: dead workers' runs stay running for ever"
+        return f"the server has no automation {name!r}: what dead workers leave stays so for ever"
     automation = existing[0]
     if not automation.enabled:
-        return f"the automation {NAME!r} is disabled"
-    trigger = automation.trigger
-    if not isinstance(trigger, EventTrigger) or trigger.within < window:
-        return f"the automation {NAME!r} waits less than {HEARTBEATS} heartbeats"
+        return f"the automation {name!r} is disabled"
+    if _window(automation) < window:
+        return f"the automation {name!r} waits less than {window.total_seconds():.0f} s"
     return None
+
+
+def _window(automation: AutomationCore) -> timedelta:
+    trigger = automation.trigger
+    return trigger.within if isinstance(trigger, EventTrigger) else timedelta()
 
 
 def _log_directory(config: ExecutionConfig) -> Finding:

@@ -11,11 +11,22 @@ from engines import until
 from prefect.client.orchestration import get_client
 from prefect.events.clients import get_events_client
 from prefect.events.schemas.events import Event
-from prefect.states import Completed, Running
+from prefect.states import Completed, Pending, Running
+from workers import create_pool
 
-from cloudops_prefect.doctor import HEARTBEAT, NAME, crash_automation, examine
+from cloudops_prefect.doctor import (
+    HEARTBEAT,
+    NAME,
+    STRANDED_NAME,
+    crash_automation,
+    examine,
+    stranded_automation,
+)
+from cloudops_prefect.stranded import GIVEN_BACK
 
 pytestmark = [pytest.mark.anyio, pytest.mark.server]
+POOL = "doctor"
+AUTOMATIONS = {"crash detection": NAME, "stranded runs": STRANDED_NAME}
 NOWHERE = "http://127.0.0.1:9/api"
 
 
@@ -23,8 +34,9 @@ NOWHERE = "http://127.0.0.1:9/api"
 async def client(api):
     async with get_client() as client:
         yield client
-        for automation in await client.read_automations_by_name(NAME):
-            await client.delete_automation(automation.id)
+        for name in AUTOMATIONS.values():
+            for automation in await client.read_automations_by_name(name):
+                await client.delete_automation(automation.id)
 
 
 def findings_of(findings) -> dict[str, bool]:
@@ -33,18 +45,21 @@ def findings_of(findings) -> dict[str, bool]:
 
 async def test_what_is_missing_is_named_and_created_once(client, config):
     before = await examine(config)
-    assert findings_of(before) == {"API": True, "log directory": True, "crash detection": False}
-    assert "doctor --fix" in before[-1].advice
+    missing = dict.fromkeys(AUTOMATIONS, False)
+    assert findings_of(before) == {"API": True, "log directory": True} | missing
+    assert all("doctor --fix" in finding.advice for finding in before[-2:])
     for _ in range(2):
-        assert findings_of(await examine(config, fix=True))["crash detection"]
-    assert findings_of(await examine(config))["crash detection"]
-    (automation,) = await client.read_automations_by_name(NAME)
-    assert automation.trigger.within >= timedelta(seconds=3 * 180)
+        assert all(findings_of(await examine(config, fix=True)).values())
+    assert all(findings_of(await examine(config)).values())
+    for name in AUTOMATIONS.values():
+        (automation,) = await client.read_automations_by_name(name)
+        assert automation.trigger.within >= timedelta(seconds=3 * 180)
 
 
 async def test_an_automation_that_is_too_quick_is_replaced(client, config):
     await client.create_automation(crash_automation(timedelta(seconds=60)))
-    assert "less than 3 heartbeats" in (await examine(config))[-1].detail
+    (finding,) = [one for one in await examine(config) if one.subject == "crash detection"]
+    assert "less than 540 s" in finding.detail
     await examine(config, fix=True)
     (automation,) = await client.read_automations_by_name(NAME)
     assert automation.trigger.within > timedelta(seconds=60)
@@ -87,6 +102,31 @@ async def test_a_run_without_heartbeats_is_marked_and_one_that_has_ended_is_not(
     await until(is_marked, 60)
     assert (await client.read_flow_run(ended.id)).state.is_completed()
     assert "no heartbeat for 10 s" in (await client.read_flow_run(silent.id)).state.message
+
+
+async def test_a_run_that_stays_pending_goes_back_to_its_pool(client, api):
+    await client.create_automation(stranded_automation(timedelta(seconds=10)))
+    create_pool(api, POOL)
+    flow_id = await client.create_flow_from_name("run-command")
+    of_pool = await client.create_deployment(flow_id, name=uuid4().hex, work_pool_name=POOL)
+    of_engine = await client.create_deployment(flow_id, name=uuid4().hex)
+    stays, begins, waits = [
+        (await client.create_flow_run_from_deployment(deployment, state=Pending())).id
+        for deployment in (of_pool, of_pool, of_engine)
+    ]
+    await client.set_flow_run_state(begins, Running())
+
+    async def is_given_back() -> bool:
+        return (await client.read_flow_run(stays)).state.is_scheduled()
+
+    await until(is_given_back, 60)
+    states = await client.read_flow_run_states(stays)
+    assert any((state.message or "").startswith(GIVEN_BACK) for state in states)
+    assert (await client.read_flow_run(begins)).state.is_running()
+    assert (await client.read_flow_run(waits)).state.is_pending()
+    async with get_client() as worker:
+        (due,) = await worker.get_scheduled_flow_runs_for_work_pool(POOL)
+    assert due.flow_run.id == stays
 
 
 def test_the_command_says_what_is_wrong_and_how_to_mend_it(api, tmp_path):
