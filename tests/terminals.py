@@ -81,13 +81,19 @@ def _take_terminal() -> None:
 
 @contextmanager
 def terminal(
-    argv: Sequence[str | Path], env: dict[str, str], *, columns: int = 80, rows: int = 24
+    argv: Sequence[str | Path],
+    env: dict[str, str],
+    *,
+    columns: int = 80,
+    rows: int = 24,
+    cwd: Path | None = None,
 ) -> Iterator[Terminal]:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
     env = {k: v for k, v in env.items() if k not in {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"}}
     with subprocess.Popen(
         argv,
+        cwd=cwd,
         env={"TERM": "xterm-256color", "LANG": "C.UTF-8"} | env,
         stdin=theirs,
         stdout=theirs,

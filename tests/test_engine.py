@@ -1,9 +1,5 @@
 """The engine on the local route, against a real Prefect server."""
 
-import re
-import subprocess
-import sys
-from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
@@ -29,7 +25,6 @@ from cloudops_prefect import (
 )
 
 pytestmark = [pytest.mark.anyio, pytest.mark.server]
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -203,13 +198,3 @@ async def test_a_compiled_plan_is_an_ordinary_flow(api, config):
     result = await compile_plan(ExecutionPlan(commands=[shell("echo hi")]), config)()
     assert isinstance(result.execution_id, UUID)
     assert result.results[0].stdout == "hi\n"
-
-
-def test_the_example_of_the_readme_runs_as_printed(api, tmp_path):
-    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    env = {"PREFECT_API_URL": api, "HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "completed ['build', 'test', 'publish']\n"
