@@ -4,13 +4,12 @@ import argparse
 import signal
 import sys
 import tempfile
-import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks import commands, latency, output, programs, report, scale, stops
-from benchmarks.bench import Bench
+from benchmarks.bench import Bench, say
 from benchmarks.measures import Row
 from benchmarks.server import Server
 
@@ -34,13 +33,12 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     measured: dict[str, list[Row]] = {}
     failed: list[str] = []
-    began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         directory = Path(scratch)
         with Server(directory / "server") as server:
             bench = Bench(server, directory, options.repeats, options.runs, options.quick)
             for part in options.only or PARTS:
-                print(f"{time.monotonic() - began:5.0f} s  {part}", file=sys.stderr, flush=True)
+                say(part)
                 server.settle()
                 try:
                     measured[part] = PARTS[part](bench)
@@ -49,7 +47,7 @@ def main() -> None:
                     failed.append(part)
                 if not options.quick:
                     report.save(measured)
-    print(f"{time.monotonic() - began:5.0f} s  done", file=sys.stderr)
+    say("done")
     print(report.table_of(measured) if options.quick else report.TABLE.read_text())
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")

@@ -6,6 +6,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,6 +17,12 @@ from benchmarks.server import Server
 
 ROOT = Path(__file__).parent.parent
 ANSWER_SECONDS = 300
+BEGAN = time.monotonic()
+
+
+def say(text: str) -> None:
+    """Tells who waits for the benchmark what it does, and for how long it has done so."""
+    print(f"{time.monotonic() - BEGAN:5.0f} s  {text}", file=sys.stderr, flush=True)
 
 
 class Subject:

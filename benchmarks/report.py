@@ -64,8 +64,10 @@ def _markdown(machine: dict[str, str], parts: dict[str, list[dict[str, Any]]]) -
         )
     if stops := parts.get(STOPS):
         columns = list(stops[0]["cells"])
-        tables.append("Until the last process was gone, median / worst:")
-        tables.append(_table(["", *columns, "met"], [_stop_line(row, columns) for row in stops]))
+        tables.append(_caption_of(stops))
+        tables.append(
+            _table(["", *columns, "target", "met"], [_line(row, columns) for row in stops])
+        )
     return "\n\n".join(tables) + "\n"
 
 
@@ -73,8 +75,14 @@ def _line(row: dict[str, Any], columns: list[str]) -> list[str]:
     return [row["name"], *(row["cells"].get(one, "") for one in columns), row["target"], _met(row)]
 
 
-def _stop_line(row: dict[str, Any], columns: list[str]) -> list[str]:
-    return [row["name"], *(row["cells"].get(one, "") for one in columns), _met(row)]
+def _caption_of(stops: list[dict[str, Any]]) -> str:
+    cells = [cell for row in stops for cell in row["figures"].values()]
+    runs = min(len(cell["values"]) for cell in cells)
+    survivors = sum(cell["survivors"] for cell in cells)
+    return (
+        "Milliseconds from the request until the last process was gone: median / worst of "
+        f"{runs} runs each. Processes that were left in the whole table: {survivors or 'none'}."
+    )
 
 
 def _met(row: dict[str, Any]) -> str:

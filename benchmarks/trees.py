@@ -2,21 +2,13 @@
 
 import os
 import select
-import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
 import psutil
-
-from benchmarks.bench import ROOT
-
-sys.path.append(str(ROOT / "tests"))
-
 from running import MARK
-from stopped import ARGV, count_ready, plan_of
-
-__all__ = ["ARGV", "MARK", "Trees", "count_ready", "plan_of"]
 
 
 class Trees:
@@ -32,8 +24,27 @@ class Trees:
                 self._names[descriptor] = name
                 self._poll.register(descriptor, select.POLLIN)
 
-    def until_gone(self, seconds: float) -> dict[str, float]:
-        """Waits; tells when the last process of each name was gone, by the clock on the wall."""
+    def told(self, asked: float, seconds: float) -> dict[str, dict[str, float]]:
+        """Waits, and tells of each name how long it took, and how many processes it has left.
+
+        What is alive then, that which came later included, is killed.
+
+        Args:
+            asked: When their end was asked for, by the clock on the wall.
+            seconds: How long to wait for it.
+        """
+        gone = self._until_gone(seconds)
+        left = [*self._living()]
+        for process, _ in left:
+            process.kill()
+        survivors = Counter(name for _, name in left)
+        return {
+            name: {"seconds": gone.get(name, asked + seconds) - asked, "survivors": survivors[name]}
+            for name in self._marks.values()
+        }
+
+    def _until_gone(self, seconds: float) -> dict[str, float]:
+        """Waits; tells when the last process of each name was gone."""
         deadline = time.monotonic() + seconds
         gone: dict[str, float] = {}
         while self._names and time.monotonic() < deadline:
@@ -42,13 +53,6 @@ class Trees:
                 os.close(descriptor)
                 gone[self._names.pop(descriptor)] = time.time()
         return gone
-
-    def survivors(self) -> int:
-        """How many are alive now, those included that came later; they are killed."""
-        left = [process for process, _ in self._living()]
-        for process in left:
-            process.kill()
-        return len(left)
 
     def _living(self) -> Iterator[tuple[psutil.Process, str]]:
         for process in psutil.process_iter():

@@ -16,7 +16,7 @@ MUCH = 1000 * MEGABYTE if os.environ.get("CLOUDOPS_SOAK") else 200 * MEGABYTE
 
 def peak_of(directory, *arguments):
     argv = [sys.executable, str(PROGRAMS / "peaks.py"), *map(str, arguments), str(directory)]
-    env = os.environ | {"PYTHONPATH": str(PROJECT)}
+    env = os.environ | {"PYTHONPATH": f"{PROJECT}{os.pathsep}{PROJECT / 'tests'}"}
     ran = subprocess.run(argv, env=env, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     return int(ran.stdout)

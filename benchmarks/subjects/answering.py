@@ -2,12 +2,12 @@
 
 import asyncio
 import json
-import resource
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Any
+
+from memory import peak
 
 
 async def answer(**methods: Callable[..., Awaitable[Any]]) -> None:
@@ -25,13 +25,3 @@ async def timed(work: Awaitable[Any]) -> dict[str, float]:
     started = time.perf_counter()
     await work
     return {"seconds": time.perf_counter() - started, "peak": peak()}
-
-
-def peak() -> int:
-    """The most memory that this process has had, in bytes."""
-    try:
-        status = Path("/proc/self/status").read_text()
-    except FileNotFoundError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Not ru_maxrss, which on Linux begins with that of the process that started this one.
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024

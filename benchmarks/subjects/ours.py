@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
+from memory import peak
 
-from benchmarks.subjects.answering import answer, peak, timed
+from benchmarks.subjects.answering import answer, timed
 from benchmarks.workloads import Workload, shell_command
 from cloudops_prefect import (
     DependencyGraphStrategy,

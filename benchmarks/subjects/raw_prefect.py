@@ -5,8 +5,8 @@ import time
 
 from prefect import flow, task
 
-from benchmarks.subjects.answering import answer, timed
-from benchmarks.workloads import Workload, perform, shell_command
+from benchmarks.subjects.answering import answer
+from benchmarks.subjects.tasks import runner_of
 
 
 @task
@@ -19,20 +19,8 @@ async def run_command(command):
 
 
 @flow
-async def run_commands(work: dict) -> None:
-    async def run_one(index, upstream):
-        return await run_command(shell_command(index), wait_for=upstream, return_state=True)
-
-    await perform(Workload(**work), run_one)
-
-
-@flow
 async def run_single(command: str) -> str:
     return await run_command(command)
-
-
-async def run(work) -> dict[str, float]:
-    return await timed(run_commands(work))
 
 
 async def starts(calls) -> list[float]:
@@ -44,4 +32,4 @@ async def starts(calls) -> list[float]:
 
 
 if __name__ == "__main__":
-    asyncio.run(answer(run=run, starts=starts))
+    asyncio.run(answer(run=runner_of(run_command), starts=starts))

@@ -2,10 +2,11 @@
 
 import asyncio
 
+from memory import peak
 from prefect import flow
 from prefect_shell import ShellOperation
 
-from benchmarks.subjects.answering import answer, peak, timed
+from benchmarks.subjects.answering import answer, timed
 from benchmarks.subjects.lines import digest
 from benchmarks.workloads import Workload, perform, shell_command
 

@@ -5,11 +5,12 @@ Arguments: how many commands at once, how many bytes each prints, and whether in
 """
 
 import asyncio
-import resource
 import sys
 import tempfile
 from pathlib import Path
 from uuid import uuid4
+
+from memory import peak
 
 from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.execution import CommandExecution
@@ -51,15 +52,6 @@ async def main(count, size, command) -> None:
             for _ in range(count)
         ]
         await asyncio.gather(*(run(execution, size) for execution in executions))
-
-
-def peak() -> int:
-    try:
-        status = Path("/proc/self/status").read_text()
-    except FileNotFoundError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # Not ru_maxrss, which on Linux begins with that of the process that started this one.
-    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
 asyncio.run(main(int(sys.argv[1]), int(sys.argv[2]), LINE if sys.argv[3] == "line" else LINES))
