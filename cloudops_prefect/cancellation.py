@@ -92,8 +92,13 @@ async def _look(client: PrefectClient, controls: Mapping[UUID, RunControl]) -> N
     ):
         if run.state_type in _STATES and run.id in controls:
             controls[run.id].cancel()
+    await cancel_commands(client, controls)
+
+
+async def cancel_commands(client: PrefectClient, controls: Mapping[UUID, RunControl]) -> None:
+    """Cancels the single commands of these runs that are asked to be cancelled."""
     cancelling = TaskRunFilter(
-        flow_run_id=TaskRunFilterFlowRunId(any_=ids),
+        flow_run_id=TaskRunFilterFlowRunId(any_=[*controls]),
         state=TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.CANCELLING])),
     )
     for run in await client.read_task_runs(task_run_filter=cancelling):

@@ -18,6 +18,7 @@ from prefect.context import FlowRunContext
 from prefect.states import Failed
 
 from cloudops_prefect.artifacts import PlanProgress, results_table
+from cloudops_prefect.cancellation import cancel_commands
 from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.control import RunControl, sigterm
 from cloudops_prefect.crashes import shows_that_it_lives
@@ -151,7 +152,7 @@ async def _present(services: Services, name: str, tags: Sequence[str]) -> None:
 
 
 async def _heed_earlier_cancellation(services: Services) -> None:
-    """Cancels a run that was cancelled while its process was being started.
+    """Cancels a run, or commands of it, that were cancelled before its process had begun it.
 
     The server lets a run out of Cancelled, and the flow is told only that it is Running.
     """
@@ -161,6 +162,7 @@ async def _heed_earlier_cancellation(services: Services) -> None:
     newest = max(before, key=lambda state: state.timestamp, default=None)
     if newest is not None and (newest.is_cancelled() or newest.is_cancelling()):
         services.control(flow_run.id).cancel()
+    await cancel_commands(services.client, {flow_run.id: services.control(flow_run.id)})
 
 
 async def _run_plan(

@@ -42,7 +42,7 @@ from cloudops_prefect.plan_run import task_run_id
 from cloudops_prefect.plan_store import with_stored_plan
 from cloudops_prefect.records import RecordReader, ResultRecord, read_results
 from cloudops_prefect.states import TIMED_OUT, status_of
-from cloudops_prefect.unrecorded import unrecorded_results
+from cloudops_prefect.unrecorded import unrecorded_results, was_cancelled_before
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -200,9 +200,12 @@ async def read_status(client: PrefectClient, execution: Execution) -> ExecutionS
     if status_of(execution.flow_run.state).is_final:
         return (await _unrecorded(client, execution, execution.index)).status
     try:
-        status = status_of((await client.read_task_run(execution.id)).state)
+        task_run = await client.read_task_run(execution.id)
     except ObjectNotFound:
         return ExecutionStatus.PENDING
+    if was_cancelled_before(task_run):
+        return ExecutionStatus.PENDING
+    status = status_of(task_run.state)
     # It has ended when its result can be read; the state may be there a moment earlier.
     return ExecutionStatus.RUNNING if status.is_final else status
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from contextlib import asynccontextmanager
 from functools import partial
+from http.client import NOT_FOUND
 from itertools import chain, repeat
 from typing import TYPE_CHECKING
 
 import anyio
+from httpx import HTTPStatusError
 from prefect.exceptions import ObjectNotFound
 from prefect.flow_engine import run_flow_async
 from prefect.states import Cancelled, Cancelling, Crashed, Pending
@@ -19,8 +21,9 @@ from cloudops_prefect.crashes import shows_that_it_lives
 from cloudops_prefect.errors import ExecutionCancelledError, ExecutionNotRunningError
 from cloudops_prefect.history import read_status
 from cloudops_prefect.models import ExecutionPlan
-from cloudops_prefect.naming import LOCAL
+from cloudops_prefect.naming import LOCAL, shown_name
 from cloudops_prefect.publishing import until_delivered
+from cloudops_prefect.tasks import TASKS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -152,7 +155,27 @@ async def cancel(services: Services, execution: Execution) -> None:
     if command is None:
         await deployed_runs.cancel_run(services, execution.flow_run)
     else:
-        await services.client.set_task_run_state(execution.id, Cancelling(), force=True)
+        await _ask_to_cancel(services, execution)
+
+
+async def _ask_to_cancel(services: Services, execution: Execution) -> None:
+    """Leaves word for whoever runs a plan that one of its commands is to be cancelled."""
+    client = services.client
+    try:
+        await client.set_task_run_state(execution.id, Cancelling(), force=True)
+    except HTTPStatusError as error:
+        request = execution.request
+        if error.response.status_code != NOT_FOUND or request is None:
+            raise
+        # The API has no task run of a command whose turn has not come.
+        await client.create_task_run(
+            TASKS[request.command.type],
+            execution.flow_run.id,
+            dynamic_key=str(execution.id),
+            id=execution.id,
+            name=shown_name(request, services.config),
+            state=Cancelling(),
+        )
 
 
 async def stop_all(services: Services) -> None:

@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import StateType
 
 from cloudops_prefect.crashes import error_of_state
 from cloudops_prefect.models import ExecutionRequest, ExecutionResult, ExecutionStatus
-from cloudops_prefect.plan_run import PLAN_CANCELLED, task_run_id
+from cloudops_prefect.plan_run import COMMAND_CANCELLED, PLAN_CANCELLED, task_run_id
 from cloudops_prefect.states import status_of
 
 if TYPE_CHECKING:
@@ -75,6 +75,8 @@ def _result(
 ) -> ExecutionResult:
     if task_run is None:
         return ExecutionResult.not_run(request, execution_id, _why_not_run(flow_run))
+    if was_cancelled_before(task_run):
+        return ExecutionResult.not_run(request, execution_id, COMMAND_CANCELLED)
     status = _status(flow_run, task_run)
     return ExecutionResult(
         id=request.id,
@@ -88,6 +90,11 @@ def _result(
         stdout_truncated=True,
         stderr_truncated=True,
     )
+
+
+def was_cancelled_before(task_run: TaskRun) -> bool:
+    """Whether it is the task run of a command that was cancelled before its turn had come."""
+    return task_run.state_type is StateType.CANCELLING and task_run.start_time is None
 
 
 def _status(flow_run: FlowRun, task_run: TaskRun) -> ExecutionStatus:

@@ -235,6 +235,38 @@ async def test_what_is_cancelled_while_a_worker_starts_it_never_runs(engine, tmp
     assert not (tmp_path / "ran").exists()
 
 
+async def test_single_commands_are_cancelled_before_their_turn_and_before_a_worker_comes(
+    engine, tmp_path
+):
+    counter = tmp_path / "counter"
+    plan = ExecutionPlan(
+        strategy=SerialStrategy(stop_on_error=False),
+        commands=[
+            shell(f"echo unwanted >> {counter}"),
+            shell("echo ready; sleep 60"),
+            shell(f"echo unwanted >> {counter}"),
+            shell(f"echo wanted >> {counter}"),
+        ],
+    )
+    first, runs, later, _ = [request.id for request in plan.commands]
+    execution_id = await engine.execute_plan(plan)
+    for _ in range(2):
+        await engine.cancel(first)
+    assert await engine.get_status(first) is ExecutionStatus.PENDING
+    async for event in engine.stream(execution_id):
+        if getattr(event, "line", None) == "ready":
+            await engine.cancel(later)
+            assert await engine.get_status(later) is ExecutionStatus.PENDING
+            # Who hears of this has heard of that.
+            await engine.cancel(runs)
+    result = await engine.wait(execution_id, timeout=30)
+    assert [one.status for one in result.results] == [*["cancelled"] * 3, "completed"]
+    assert {result.results[index].error for index in (0, 2)} == {"not run: it was cancelled"}
+    assert counter.read_text() == "wanted\n"
+    with pytest.raises(ExecutionNotRunningError):
+        await engine.cancel(first)
+
+
 async def test_sigkill_of_the_flow_is_told_as_the_death_of_its_process(engine):
     mark = uuid4().hex
     execution_id = await engine.execute(shell("echo ready; sleep 60", env={MARK: mark}))
