@@ -17,6 +17,7 @@ from uuid import uuid4
 import psutil
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from workers import POOL, create_pool
 
 from cloudops_prefect.cli.app import run_tokens
 
@@ -187,6 +188,17 @@ def test_the_example_runs(cloudops):
     assert lines[-2].startswith("completed: 6 of 6 commands completed in ")
     assert lines[-1].startswith("UI: http://127.0.0.1:")
     assert "\x1b" not in done.stdout
+
+
+def test_who_deploys_to_the_local_server_is_told_its_address(cloudops, tmp_path):
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("commands: [run: echo hi]")
+    api = cloudops.json("server", "status")["api"]
+    create_pool(api)
+    deploy = ["deploy", plan, "--name", "told", "--work-pool", POOL]
+    told = f"export PREFECT_API_URL={api}\n"
+    assert told in cloudops(*deploy).stdout
+    assert told not in cloudops.look(*deploy).stdout
 
 
 def test_a_plan_fails_with_exit_code_1_and_a_summary(cloudops, tmp_path):

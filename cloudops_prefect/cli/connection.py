@@ -6,8 +6,11 @@ from cloudops_prefect import server
 from cloudops_prefect.cli.printing import error_line
 
 
-def connect() -> None:
+def connect() -> str | None:
     """Makes sure that there is an API to talk to; starts the local server if none is configured.
+
+    Returns:
+        The address of the local server's API, if none is configured.
 
     Raises:
         LocalServerError: It could not be started.
@@ -15,8 +18,11 @@ def connect() -> None:
     from prefect.settings import get_current_settings
 
     _quieten_prefect()
-    if get_current_settings().api.url is None:
-        _use(server.running_server() or _start_local_server())
+    if get_current_settings().api.url is not None:
+        return None
+    local = server.running_server() or _start_local_server()
+    _use(local)
+    return local.url
 
 
 def _start_local_server() -> server.LocalServer:

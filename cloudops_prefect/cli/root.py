@@ -41,11 +41,11 @@ def run_async(coroutine: Coroutine[Any, Any, int]) -> int:
     return asyncio.run(coroutine)
 
 
-def connect() -> None:
-    """Makes sure that there is an API to talk to."""
+def connect() -> str | None:
+    """Makes sure that there is an API to talk to; returns its address if none is configured."""
     from cloudops_prefect.cli import connection
 
-    connection.connect()
+    return connection.connect()
 
 
 def valid_plan(path: Path) -> "ExecutionPlan":
