@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         ExecutionConfigBlock,
         ExecutionPlanBlock,
     )
+    from cloudops_prefect.compilation import compile_plan
     from cloudops_prefect.config import ExecutionConfig
     from cloudops_prefect.deployed_runs import Deployments
     from cloudops_prefect.deployments import deploy_plan
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
         JsonLinesHandler,
         NotificationHandler,
     )
-    from cloudops_prefect.flows import compile_plan, run_command, run_plan
+    from cloudops_prefect.flows import run_command, run_plan
     from cloudops_prefect.graph import plan_graph
     from cloudops_prefect.models import (
         AwsCliCommand,
@@ -157,12 +158,13 @@ __all__ = [
 
 _NAMES_BY_MODULE = {
     "blocks": "CommandEnvironment ExecutionConfigBlock ExecutionPlanBlock",
+    "compilation": "compile_plan",
     "config": "ExecutionConfig",
     "deployed_runs": "Deployments",
     "deployments": "deploy_plan",
     "engine": "ExecutionEngine",
     "events": "ConsoleHandler EventHandler FanOutHandler JsonLinesHandler NotificationHandler",
-    "flows": "compile_plan run_command run_plan",
+    "flows": "run_command run_plan",
     "graph": "plan_graph",
     "planfile": "json_schema load_plan load_request",
     "tasks": "run_aws_cli run_exec run_script run_shell",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 from httpx import HTTPStatusError, TransportError
-from prefect.context import AsyncClientContext
+from prefect.context import AsyncClientContext, SyncClientContext
 from prefect.settings import get_current_settings
 
 from cloudops_prefect.errors import ExecutionIOError
@@ -47,6 +47,8 @@ async def answered_client() -> AsyncGenerator[PrefectClient]:
     async with AsyncExitStack() as stack:
         with answered_soon():
             context = await stack.enter_async_context(AsyncClientContext.get_or_create())
+        # Prefect would make another for each flow run, which takes the event loop's time.
+        stack.enter_context(SyncClientContext.get_or_create())
         yield context.client
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     import networkx as nx
 
-    from cloudops_prefect.models import ExecutionPlan
+    from cloudops_prefect.models import ExecutionPlan, ExecutionRequest
 
 _SHOWN_OF_CYCLE = 20
 
@@ -38,6 +38,15 @@ def plan_graph(plan: ExecutionPlan) -> nx.DiGraph[int]:
     )
     graph.add_nodes_from((i, {"request": request}) for i, request in enumerate(plan.commands))
     graph.add_edges_from(_edges(plan))
+    return graph
+
+
+def single_graph(request: ExecutionRequest) -> nx.DiGraph[int]:
+    """Return the graph of a request that is no plan's, as `plan_graph` does."""
+    import networkx as nx
+
+    graph: nx.DiGraph[int] = nx.DiGraph(stop_on_failure=False)
+    graph.add_node(0, request=request)
     return graph
 
 

@@ -5,7 +5,9 @@ Names go to the API and into its UI: secrets that this process knows are replace
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import cache
+from itertools import chain
+from typing import TYPE_CHECKING, Any
 
 from prefect.settings import get_current_settings
 
@@ -54,6 +56,21 @@ def shown_description(plan: ExecutionPlan, config: ExecutionConfig | None = None
     envs = [request.env for request in plan.commands]
     redactor = redactor_for(config or ExecutionConfig(), envs, api_credentials())
     return redactor.text(plan.description)
+
+
+def is_made_up(name: str) -> bool:
+    """Whether Prefect gave a run its name, an adjective and an animal, since nobody else did."""
+    adjective, _, animal = name.partition("-")
+    return adjective in _words("adj_any") and animal in _words("subj")
+
+
+@cache
+def _words(kind: str) -> frozenset[str]:
+    from coolname.data import config
+
+    entry: dict[str, Any] = config[kind]
+    within = (_words(part) for part in entry.get("lists", ()))
+    return frozenset(chain(entry.get("words", ()), *within))
 
 
 def id_tag(own_id: UUID) -> str:

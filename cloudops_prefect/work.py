@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cloudops_prefect.flows import compile_command, compile_plan
+from cloudops_prefect.compilation import compile_command, compile_plan
 from cloudops_prefect.models import ExecutionPlan, ExecutionRequest
 from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, plan_run_name, shown_name, tags_of
 from cloudops_prefect.plan_store import stored_parameters

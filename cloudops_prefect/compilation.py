@@ -1,0 +1,180 @@
+"""Plans and single commands as Prefect flows without parameters, for whoever calls them here."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefect import Flow
+from prefect.context import FlowRunContext
+from prefect.settings import get_current_settings
+
+from cloudops_prefect.artifacts import PlanProgress, results_table
+from cloudops_prefect.control import sigterm
+from cloudops_prefect.crashes import shows_that_it_lives
+from cloudops_prefect.graph import plan_graph, single_graph
+from cloudops_prefect.models import PlanExecutionResult
+from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, plan_run_name
+from cloudops_prefect.plan_run import PlanRun
+from cloudops_prefect.publishing import until_delivered
+from cloudops_prefect.records import read_results
+from cloudops_prefect.services import current_services
+from cloudops_prefect.states import command_state_of, plan_state_of
+from cloudops_prefect.unbegun import has_begun
+from cloudops_prefect.unrecorded import completed_without_record
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Sequence
+
+    import networkx as nx
+    from prefect.client.schemas.objects import FlowRun, State
+
+    from cloudops_prefect.config import ExecutionConfig
+    from cloudops_prefect.control import RunControl
+    from cloudops_prefect.models import ExecutionPlan, ExecutionRequest, ExecutionResult
+    from cloudops_prefect.services import Services
+
+
+def flow_options() -> dict[str, Any]:
+    """Returns what the flows of this package have in common.
+
+    Results go to the API as `records`; Prefect's own persistence would write them to a directory
+    that no other machine can read. A storage that is named spares each run a question to the API.
+    """
+    storage = Path(get_current_settings().results.local_storage_path)
+    return {"persist_result": False, "result_storage": storage}
+
+
+def compile_plan(plan: ExecutionPlan, config: ExecutionConfig | None = None) -> Flow[[], Any]:
+    """Turns a plan into a Prefect flow without parameters whose task runs are the plan's commands.
+
+    Calling the flow runs the plan and returns its `PlanExecutionResult`; a plan that did not
+    complete raises an error that has it as `result`. The edges between the task runs are the
+    plan's.
+
+    Raises:
+        ValidationError: if the plan is refused.
+    """
+    graph = plan_graph(plan)
+
+    async def run() -> Any:
+        return await run_plan_here(plan, graph, config)
+
+    return Flow(
+        run,
+        name=RUN_PLAN,
+        flow_run_name=plan_run_name(plan, config).replace("{", "{{").replace("}", "}}"),
+        **flow_options(),
+    )
+
+
+def compile_command(
+    request: ExecutionRequest, config: ExecutionConfig | None = None
+) -> Flow[[], Any]:
+    """Turns a request into a Prefect flow without parameters, of one task run."""
+
+    async def run() -> Any:
+        return await run_command_here(request, config)
+
+    return Flow(run, name=RUN_COMMAND, **flow_options())
+
+
+async def run_plan_here(
+    plan: ExecutionPlan, graph: nx.DiGraph[int], config: ExecutionConfig | None = None
+) -> State[Any]:
+    """Runs a plan in the flow run that calls this; returns the state in which that is to end."""
+    async with current_services(config) as services:
+        plan.validate(services.config)
+        started = datetime.now(UTC)
+        run = await _prepare(graph, services, env_from=plan.env_from)
+        progress = PlanProgress(services.client, run.flow_run_id, run.results, len(graph))
+        with _under_control(run.control, services):
+            async with progress.shown():
+                await run.run()
+            table = results_table(plan, run.flow_run_id, run.in_order(), services.config)
+            await until_delivered(partial(services.client.create_artifact, table))
+            await services.publisher.flush(run.flow_run_id)
+        result = PlanExecutionResult.of(
+            plan,
+            run.flow_run_id,
+            run.in_order(with_output=_is_awaited(current_flow_run())),
+            total_duration=datetime.now(UTC) - started,
+            cancelled=run.control.cancelled,
+        )
+        run.final_state = plan_state_of(result)
+    return run.final_state
+
+
+async def run_command_here(
+    request: ExecutionRequest, config: ExecutionConfig | None = None
+) -> State[Any]:
+    """Runs one command in the flow run that calls this; returns as `run_plan_here`."""
+    async with current_services(config) as services:
+        request.validate(services.config)
+        run = await _prepare(single_graph(request), services, single=True)
+        with _under_control(run.control, services):
+            await run.run()
+            await services.publisher.flush(run.flow_run_id)
+        (result,) = run.in_order(with_output=_is_awaited(current_flow_run()))
+        run.final_state = command_state_of(result, request)
+    return run.final_state
+
+
+@contextmanager
+def _under_control(control: RunControl, services: Services) -> Generator[None]:
+    """Lets SIGTERM cancel the run, and its process be missed, unless an engine sees to that."""
+    flow_run = current_flow_run()
+    if flow_run.id in services.driven:
+        yield
+        return
+    alive = shows_that_it_lives(flow_run.id, flow_run.run_count, services.config)
+    with alive, sigterm.cancels(control):
+        has_begun()
+        yield
+
+
+async def _prepare(
+    graph: nx.DiGraph[int],
+    services: Services,
+    *,
+    single: bool = False,
+    env_from: Sequence[str] = (),
+) -> PlanRun:
+    flow_run = current_flow_run()
+    return PlanRun(
+        graph,
+        flow_run.id,
+        services,
+        attempt=max(flow_run.run_count, 1),
+        earlier=await _earlier_results(graph, services),
+        single=single,
+        env_from=env_from,
+    )
+
+
+async def _earlier_results(
+    graph: nx.DiGraph[int], services: Services
+) -> dict[int, ExecutionResult]:
+    flow_run = current_flow_run()
+    if flow_run.run_count <= 1:
+        return {}
+    requests = [graph.nodes[index]["request"] for index in range(len(graph))]
+    results = await read_results(services.client, flow_run.id)
+    completed = await completed_without_record(services.client, flow_run, requests, results)
+    return results | completed
+
+
+def current_flow_run() -> FlowRun:
+    """Returns the flow run that calls this."""
+    context = FlowRunContext.get()
+    assert context is not None, "Prefect sets it before it calls a flow"  # noqa: S101
+    assert context.flow_run is not None  # noqa: S101
+    return context.flow_run
+
+
+def _is_awaited(flow_run: FlowRun) -> bool:
+    # A run of a deployment, an engine's included, has no caller that takes what it returns.
+    return flow_run.deployment_id is None

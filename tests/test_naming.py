@@ -1,0 +1,13 @@
+import pytest
+from prefect.utilities.names import generate_slug
+
+from cloudops_prefect.naming import is_made_up
+
+
+def test_what_prefect_makes_up_is_known_as_such():
+    assert all(is_made_up(generate_slug(2)) for _ in range(1000))
+
+
+@pytest.mark.parametrize("name", ["deploy-prod", "blue-green", "nightly", "shark", "red-", ""])
+def test_what_somebody_has_chosen_is_not(name):
+    assert not is_made_up(name)
