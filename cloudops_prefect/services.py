@@ -80,13 +80,18 @@ async def open_services(config: ExecutionConfig, client: PrefectClient) -> Async
             tasks.cancel_scope.cancel()
 
 
+def open_here() -> Services | None:
+    """Returns the services that are open where this is called."""
+    return _current.get()
+
+
 @asynccontextmanager
 async def current_services(config: ExecutionConfig | None = None) -> AsyncGenerator[Services]:
     """Gives the services that are open, or opens some for the time being.
 
     A flow that a worker runs, or that is called like any Prefect flow, has no engine around it.
     """
-    if (services := _current.get()) is not None:
+    if (services := open_here()) is not None:
         yield services
         return
     async with (
