@@ -44,12 +44,12 @@ def _quieten_prefect() -> None:
     """Keeps Prefect's own log off the terminal; the API gets it all the same."""
     import logging
 
-    from prefect.logging.configuration import setup_logging
+    # Sets it up, which takes long enough not to do it again.
+    import prefect.main  # noqa: F401 # pyright: ignore[reportUnusedImport]
     from prefect.logging.handlers import PrefectConsoleHandler
 
     if "PREFECT_LOGGING_LEVEL" in os.environ:
         return
-    setup_logging()
     for handler in logging.getLogger().handlers:
         if isinstance(handler, PrefectConsoleHandler):
             handler.setLevel(logging.CRITICAL)
