@@ -4,11 +4,12 @@ import os
 
 import anyio
 import pytest
-from engines import gated, until
+from engines import gated, shell, until
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import TaskRunFilter, TaskRunFilterFlowRunId
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from servers import PrefectServer, send_what_is_queued
+from workers import create_pool, deploy, deployments, process_worker
 
 from cloudops_prefect import ExecutionEngine, ExecutionPlan, ExecutionStatus
 
@@ -79,3 +80,53 @@ async def test_a_run_that_ends_while_the_api_is_away_ends_in_the_api_too(server,
     assert (result.status, result.results[0].exit_code) == (ExecutionStatus.FAILED, 3)
     async with get_client() as client:
         assert (await client.read_flow_run(execution_id)).state_name == "Failed"
+
+
+class Collector:
+    def __init__(self) -> None:
+        self.events = []
+
+    async def on_event(self, event) -> None:
+        self.events.append(event)
+
+
+async def test_what_a_worker_runs_is_told_line_by_line_over_an_outage(
+    server, config, gates, tmp_path
+):
+    parts = [f"for n in $(seq {first} {first + 49}); do echo $n; done" for first in (1, 51, 101)]
+    until_open = [f"until test -e {gate}; do sleep 0.02; done" for gate in gates]
+    printing = "; ".join(
+        [parts[0], until_open[0], parts[1], "echo away", until_open[1], parts[2]],
+    )
+    plan = ExecutionPlan(commands=[shell(printing), shell("echo last")])
+    lines = [*map(str, range(1, 101)), "away", *map(str, range(101, 151))]
+    whole = ["started", *lines, "completed"], ["started", "last", "completed"]
+    (home := tmp_path / "worker").mkdir()
+    create_pool(server.url, "away")
+    await deploy("away")
+
+    async def is_printed() -> bool:
+        return any("away" in log.read_text() for log in (home / "logs").glob("*.log"))
+
+    there = Collector()
+    with process_worker(server.url, home, "away"):
+        async with ExecutionEngine(config, deployments=deployments("away")) as engine:
+            execution_id = await engine.with_event_handler(there).execute_plan(plan)
+            events = []
+            async for event in engine.stream(execution_id):
+                events.append(event)
+                if getattr(event, "line", None) == "50":
+                    await anyio.to_thread.run_sync(server.stop)
+                    gates[0].touch()
+                    await until(is_printed)
+                    await anyio.sleep(SECONDS)
+                    await anyio.to_thread.run_sync(server.start)
+                    gates[1].touch()
+            result = await engine.wait(execution_id, timeout=60)
+    assert result.status is ExecutionStatus.COMPLETED
+    for told in (events, there.events):
+        of_commands = [event for event in told if event.event_type != "progress"]
+        for request, expected in zip(plan.commands, whole, strict=True):
+            own = [event for event in of_commands if event.request_id == request.id]
+            assert [getattr(event, "line", event.event_type) for event in own] == expected
+        assert told[-1].completed == 2
