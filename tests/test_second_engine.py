@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from engines import SecondEngine, gated, second_engine, shell, until
 
-from cloudops_prefect import ExecutionEngine, ExecutionPlan, ExecutionStatus
+from cloudops_prefect import ExecutionEngine, ExecutionPlan, ExecutionStatus, SerialStrategy
 
 pytestmark = [pytest.mark.anyio, pytest.mark.server]
 
@@ -63,6 +63,29 @@ async def test_it_cancels_a_plan_of_which_the_rest_does_not_run(api, config, oth
         result = await engine.wait(execution_id, timeout=30)
     assert result.status is ExecutionStatus.CANCELLED
     assert [one.status for one in result.results] == ["cancelled"] * 2
+    assert not (tmp_path / "ran").exists()
+    assert other("get_plan_result", plan.id) == result.model_dump(mode="json")
+
+
+async def test_it_cancels_a_command_whose_turn_has_not_come(api, config, other, tmp_path):
+    plan = ExecutionPlan(
+        strategy=SerialStrategy(stop_on_error=False),
+        commands=[gated(tmp_path / "never"), shell(f"touch {tmp_path}/ran"), shell("true")],
+    )
+    runs, later, _ = [request.id for request in plan.commands]
+    async with ExecutionEngine(config) as engine:
+        execution_id = await engine.execute_plan(plan)
+
+        async def running() -> bool:
+            return other("get_status", runs) == "running"
+
+        await until(running)
+        assert other("cancel", later) is None
+        assert other("get_status", later) == "pending"
+        # Who hears of this has heard of that.
+        assert other("cancel", runs) is None
+        result = await engine.wait(execution_id, timeout=30)
+    assert [one.status for one in result.results] == ["cancelled", "cancelled", "completed"]
     assert not (tmp_path / "ran").exists()
     assert other("get_plan_result", plan.id) == result.model_dump(mode="json")
 
