@@ -60,6 +60,7 @@ class CommandExecution:
     stop: StopRequest = field(default_factory=StopRequest)
     log: OutputLog | None = None
     result: ExecutionResult | None = None
+    _redactor: Redactor | None = None
 
     @property
     def log_path(self) -> Path:
@@ -69,6 +70,8 @@ class CommandExecution:
     @property
     def redactor(self) -> Redactor:
         """Replaces what may not be seen of this command."""
+        if self._redactor is not None:
+            return self._redactor
         return redactor_for(self.config, (self.env, self.request.env), self.secrets)
 
     def open(self) -> OutputLog:
@@ -77,10 +80,12 @@ class CommandExecution:
         Raises:
             ExecutionIOError: if the log's directory or the user's copy can't be written.
         """
+        # What it replaces is known from here on.
+        self._redactor = self.redactor
         self.log = OutputLog.open(
             self.log_path,
             max_output_bytes=self.config.max_output_bytes,
-            redactor=self.redactor,
+            redactor=self._redactor,
             copy_to=self.request.output_log_path,
         )
         return self.log

@@ -31,12 +31,9 @@ def open_directory(directory: Path) -> int:
             to it belongs to somebody other than the user or root.
     """
     try:
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        # The race of two first executions is none: whoever comes second finds it made.
-        directory.mkdir(mode=0o700, exist_ok=True)
-        _refuse_owner(directory, directory.lstat())
+        _refuse_owner(directory, _made(directory))
         fd = os.open(directory, _DIRECTORY_FLAGS)
-    except (FileExistsError, NotADirectoryError) as error:
+    except (FileExistsError, FileNotFoundError, NotADirectoryError) as error:
         raise ExecutionIOError(f"log directory {directory} is not a directory") from error
     except OSError as error:
         raise ExecutionIOError(f"log directory {directory}: {error.strerror}") from error
@@ -46,6 +43,16 @@ def open_directory(directory: Path) -> int:
         os.close(fd)
         raise
     return fd
+
+
+def _made(directory: Path) -> os.stat_result:
+    try:
+        return directory.lstat()
+    except FileNotFoundError:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        # The race of two first executions is none: whoever comes second finds it made.
+        directory.mkdir(mode=0o700, exist_ok=True)
+        return directory.lstat()
 
 
 def _check_directory(directory: Path, fd: int) -> None:
