@@ -108,7 +108,7 @@ async def test_every_execution_completes_exactly_once_though_a_worker_is_killed(
     # A command that fails is logged to the console, which nobody reads after the worker's death.
     plan = ExecutionPlan(
         strategy=SerialStrategy(stop_on_error=False),
-        commands=[gated(gate, "exit 3"), shell(f"echo 0 >> {counter}")],
+        commands=[gated(gate, "exit 3", timeout_ms=600_000), shell(f"echo 0 >> {counter}")],
     )
     begun = await engine.execute_plan(plan)
     rest = [shell(f"echo {n} >> {counter}; echo {n}") for n in range(1, MANY)]
