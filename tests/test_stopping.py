@@ -4,9 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-import uuid
 from pathlib import Path
+from uuid import UUID, uuid4
 
+import anyio
 import pytest
 from engines import PROGRAMS
 from prefect.client.orchestration import get_client
@@ -15,15 +16,19 @@ from prefect.states import Cancelling
 from running import processes, soon
 from stopped import ARGV, count_ready, plan_of
 
-from cloudops_prefect import ExecutionConfig, ExecutionEngine, ExecutionStatus
+from cloudops_prefect import ExecutionConfig, ExecutionEngine, ExecutionPlan, ExecutionStatus
 
 pytestmark = [pytest.mark.anyio, pytest.mark.server]
-KINDS = pytest.mark.parametrize("kind", ARGV)
 
 
 @pytest.fixture
 def mark():
-    return uuid.uuid4().hex
+    return uuid4().hex
+
+
+@pytest.fixture
+def marks():
+    return {kind: uuid4().hex for kind in ARGV}
 
 
 @pytest.fixture
@@ -50,51 +55,64 @@ async def names_of_states(flow_run_id) -> set[str]:
     return {str(run.state_name) for run in [flow_run, *task_runs]}
 
 
-@KINDS
-async def test_a_timeout_leaves_nothing(api, config, mark, kind):
-    plan = plan_of(kind, mark, timeout_ms=3000)
-    async with ExecutionEngine(config) as engine:
-        result = await engine.wait(await engine.execute_plan(plan))
-        assert processes(mark) == []
-    assert {one.status for one in result.results} == {ExecutionStatus.TIMEOUT}
-    assert all(one.stdout for one in result.results)
+@pytest.fixture
+def plans(marks):
+    return {kind: plan_of(kind, mark) for kind, mark in marks.items()}
 
 
-@KINDS
-async def test_cancel_leaves_nothing(api, config, mark, kind):
-    plan = plan_of(kind, mark)
+async def start_all(engine: ExecutionEngine, plans: dict[str, ExecutionPlan]) -> dict[str, UUID]:
+    """Starts the plan of each kind, and waits until every command is ready."""
+    ids = {kind: await engine.execute_plan(plan) for kind, plan in plans.items()}
+    await ready(engine.config, sum(len(plan.commands) for plan in plans.values()))
+    return ids
+
+
+async def check_stopped(engine, kind: str, execution_id: UUID, mark: str, status) -> None:
+    """Once the status says so, nothing is left; and what was printed is kept."""
+    result = await engine.wait(execution_id)
+    assert processes(mark) == [], kind
+    assert {one.status for one in result.results} == {status}, kind
+    assert all(one.stdout for one in result.results), kind
+
+
+async def test_a_timeout_leaves_nothing(api, config, marks):
     async with ExecutionEngine(config) as engine:
-        execution_id = await engine.execute_plan(plan)
-        await ready(config, len(plan.commands))
-        await engine.cancel(execution_id)
-        if kind == "ignores sigterm":
+        plans = {kind: plan_of(kind, mark, timeout_ms=3000) for kind, mark in marks.items()}
+        ids = {kind: await engine.execute_plan(plan) for kind, plan in plans.items()}
+        async with anyio.create_task_group() as tasks:
+            for kind, execution_id in ids.items():
+                args = kind, execution_id, marks[kind], ExecutionStatus.TIMEOUT
+                tasks.start_soon(check_stopped, engine, *args)
+
+
+async def test_cancel_leaves_nothing(api, config, marks, plans):
+    async with ExecutionEngine(config) as engine:
+        ids = await start_all(engine, plans)
+        for kind, execution_id in ids.items():
             await engine.cancel(execution_id)
-        result = await engine.wait(execution_id)
-        assert processes(mark) == []
-    assert result.status is ExecutionStatus.CANCELLED
-    assert {one.status for one in result.results} == {ExecutionStatus.CANCELLED}
-    assert all(one.stdout for one in result.results)
-    assert await names_of_states(execution_id) == {"Cancelled"}
+            if kind == "ignores sigterm":
+                await engine.cancel(execution_id)
+            await check_stopped(engine, kind, execution_id, marks[kind], ExecutionStatus.CANCELLED)
+            assert await engine.get_status(execution_id) is ExecutionStatus.CANCELLED, kind
+    for kind, execution_id in ids.items():
+        assert await names_of_states(execution_id) == {"Cancelled"}, kind
 
 
-@KINDS
-async def test_cancel_in_the_ui_leaves_nothing(api, config, mark, kind):
-    plan = plan_of(kind, mark)
+async def test_cancel_in_the_ui_leaves_nothing(api, config, marks, plans):
     async with ExecutionEngine(config) as engine, get_client() as client:
-        execution_id = await engine.execute_plan(plan)
-        await ready(config, len(plan.commands))
-        await client.set_flow_run_state(execution_id, Cancelling(), force=True)
-        result = await engine.wait(execution_id)
-        assert processes(mark) == []
-    assert {one.status for one in result.results} == {ExecutionStatus.CANCELLED}
-    assert await names_of_states(execution_id) == {"Cancelled"}
+        ids = await start_all(engine, plans)
+        for kind, execution_id in ids.items():
+            await client.set_flow_run_state(execution_id, Cancelling(), force=True)
+            await check_stopped(engine, kind, execution_id, marks[kind], ExecutionStatus.CANCELLED)
+    for kind, execution_id in ids.items():
+        assert await names_of_states(execution_id) == {"Cancelled"}, kind
 
 
 class Process:
     """A process that runs a plan of each kind with an engine."""
 
     def __init__(self, api: str, config: ExecutionConfig) -> None:
-        self.marks = {kind: uuid.uuid4().hex for kind in ARGV}
+        self.marks = {kind: uuid4().hex for kind in ARGV}
         plans = [plan_of(kind, mark) for kind, mark in self.marks.items()]
         env = os.environ | {
             "PREFECT_API_URL": api,

@@ -17,7 +17,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelling, Pending, Scheduled
 from running import MARK, processes, soon
 from stopped import ARGV, count_ready, plan_of
-from workers import create_pool, environment, process_worker
+from workers import create_pool, environment, prefect, process_worker
 
 from cloudops_prefect import ExecutionEngine, ExecutionPlan, ExecutionStatus
 from cloudops_prefect.deployments import deploy_plan
@@ -192,22 +192,27 @@ def serving(api: str, home: Path) -> Iterator[None]:
         process.wait(20)
 
 
-async def test_under_serve(api, home, config, marks):
+async def test_under_serve_prefects_command_keeps_what_was_done(api, home, config, marks):
     mark = marks["sleeps"]
+    sleeping = plan_of("sleeps", mark).commands
+    plan = ExecutionPlan(commands=[shell("echo kept"), *sleeping, shell("echo never")])
     with serving(api, home):
-        flow_run_id = await start_served(plan_of("sleeps", mark))
+        flow_run_id = await start_served(plan)
 
         async def is_ready() -> bool:
             return count_ready(home / "logs") == 1
 
         await until(is_ready, 60)
-        await cancel_in_the_ui(flow_run_id)
-
-        async def nothing_left() -> bool:
-            return processes(mark) == []
-
-        await until(nothing_left, 20)
-        await check_cancelled("sleeps", flow_run_id, config)
+        prefect(api, home, "flow-run", "cancel", str(flow_run_id))
+        await until(lambda: has_ended(flow_run_id), 60)
+        assert processes(mark) == []
+    # Whoever could say something else has ended.
+    async with ExecutionEngine(config) as engine:
+        result = await engine.get_plan_result(flow_run_id)
+    assert result.status is ExecutionStatus.CANCELLED
+    assert [one.status for one in result.results] == ["completed", "cancelled", "cancelled"]
+    assert [one.stdout for one in result.results] == ["kept\n", "ready\n", ""]
+    assert result.results[2].error == "not run: the plan was cancelled"
 
 
 async def start_served(plan) -> uuid.UUID:
