@@ -1,12 +1,19 @@
 """Prefect servers as the tests start and stop them."""
 
 import os
+import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import closing
+from importlib.metadata import version
 from pathlib import Path
+
+# A server takes seconds to bring an empty database up to date; the next one begins with a copy.
+MIGRATED = Path(__file__).parent.parent / ".pytest_cache" / f"prefect-{version('prefect')}.db"
 
 
 def free_port() -> int:
@@ -14,6 +21,22 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def with_migrated_database(home: Path) -> Path:
+    """Puts a database that is up to date into Prefect's home, if there is one; returns its path."""
+    database = home / "prefect.db"
+    if MIGRATED.exists() and not database.exists():
+        shutil.copy(MIGRATED, database)
+    return database
+
+
+def _keep_migrated(database: Path) -> None:
+    MIGRATED.parent.mkdir(exist_ok=True)
+    copy = MIGRATED.with_suffix(f".{os.getpid()}")
+    with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+    copy.replace(MIGRATED)
 
 
 class PrefectServer:
@@ -38,8 +61,11 @@ class PrefectServer:
             "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
             "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
             "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+            # Its UI would look for the API at the port that Prefect's settings say.
+            "PREFECT_SERVER_UI_API_URL": self.url,
             **self._variables,
         }
+        database = with_migrated_database(self._home)
         argv = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"]
         with Path(self._home / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -54,6 +80,8 @@ class PrefectServer:
             assert self._process.poll() is None, Path(self._home / "server.log").read_text()
             assert time.monotonic() < deadline, "the Prefect server did not start in time"
             time.sleep(0.1)
+        if database.exists() and not MIGRATED.exists():
+            _keep_migrated(database)
 
     def stop(self) -> None:
         if self._process is not None:

@@ -7,15 +7,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import anyio
 import pytest
 from engines import PROGRAMS, shell
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import TaskRunFilter, TaskRunFilterFlowRunId
+from servers import with_migrated_database
 
 from cloudops_prefect import DependencyGraphStrategy, ExecutionEngine, ExecutionPlan
 
 pytestmark = pytest.mark.server
 TIMES = 20
+LANES = 4
 PLAN = ExecutionPlan(
     strategy=DependencyGraphStrategy(dependencies={1: [0], 3: [2]}),
     commands=[shell(one) for one in ("echo a", "echo b", "exit 3", "echo never", "echo c")],
@@ -25,11 +28,16 @@ ENDED = {"COMPLETED": 3, "FAILED": 1, "CANCELLED": 1}
 
 @pytest.mark.anyio
 async def test_the_api_knows_every_end_as_soon_as_an_engine_is_closed(api, config):
-    for _ in range(TIMES):
-        async with ExecutionEngine(config) as engine:
-            execution_id = await engine.execute_plan(PLAN)
-            await engine.wait(execution_id, timeout=60)
-        assert await task_run_states(execution_id) == ENDED
+    async def open_and_close() -> None:
+        for _ in range(TIMES // LANES):
+            async with ExecutionEngine(config) as engine:
+                execution_id = await engine.execute_plan(PLAN)
+                await engine.wait(execution_id, timeout=60)
+            assert await task_run_states(execution_id) == ENDED
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(LANES):
+            tasks.start_soon(open_and_close)
 
 
 @pytest.mark.anyio
@@ -65,12 +73,14 @@ def test_the_ephemeral_server_has_every_end_when_the_process_has_ended(tmp_path)
         "PREFECT_HOME": str(tmp_path),
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "60",
         "CLOUDOPS_LOG_DIR": str(tmp_path / "logs"),
     }
+    database = with_migrated_database(tmp_path)
     argv = [sys.executable, str(PROGRAMS / "opens_and_closes.py"), "2", "60"]
     done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
-    assert recorded_states(tmp_path / "prefect.db") == {"COMPLETED": 120}
+    assert recorded_states(database) == {"COMPLETED": 120}
 
 
 def recorded_states(database: Path) -> dict[str, int]:
