@@ -52,6 +52,7 @@ class Runtime:
         self._deliveries: dict[asyncio.Task[None], UUID | None] = {}
         self._told: set[UUID] = set()
         self._keeper: asyncio.Task[None] | None = None
+        self._terminated = False
 
     async def ask(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Runs `function` with the services and `args` in the thread.
@@ -115,7 +116,9 @@ class Runtime:
         if self._keeper is None:
             await self._stop()
             return
-        self._keeper.cancel()
+        # Whoever has been terminated ends so, also when what ran is cancelled before it looks.
+        if not self._terminated:
+            self._keeper.cancel()
         with suppress(asyncio.CancelledError):
             await self._keeper
 
@@ -123,6 +126,7 @@ class Runtime:
         """Stays until the engine or the loop ends: `asyncio.run` waits for cancelled tasks."""
         try:
             await until_terminated()
+            self._terminated = True
         finally:
             await self._stop()
         os.kill(os.getpid(), signal.SIGTERM)
