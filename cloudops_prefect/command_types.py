@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -141,7 +141,14 @@ class AwsCliCommand(FrozenModel):
         return shlex.join(["aws", self.service, self.operation, *self.args])
 
 
+def _as_first_any_of(schema: dict[str, Any]) -> None:
+    as_any_of(schema)
+    # The Prefect UI orders a form by it; where there is none it is 0.
+    schema["position"] = -1
+
+
+# An empty form in the Prefect UI asks for the first one.
 Command = Annotated[
-    ScriptCommand | ExecCommand | ShellCommand | AwsCliCommand,
-    Field(discriminator="type", json_schema_extra=as_any_of),
+    ShellCommand | ScriptCommand | ExecCommand | AwsCliCommand,
+    Field(discriminator="type", json_schema_extra=_as_first_any_of),
 ]

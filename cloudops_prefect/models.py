@@ -41,6 +41,8 @@ from cloudops_prefect.result_types import (
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from pydantic.config import JsonDict
+
     from cloudops_prefect.config import ExecutionConfig
 
 __all__ = [
@@ -73,6 +75,8 @@ __all__ = [
 
 _DISPLAY_WIDTH = 80
 _ID = "To find its executions by; best left out, then one is made"
+# The Prefect UI orders a form by `position`, which is 0 where there is none.
+_LAST: JsonDict = {"position": 1}
 
 
 def _not_empty(value: object) -> object:
@@ -90,24 +94,30 @@ class ExecutionMetadata(FrozenModel):
 
     source: str | None = None
     conversation_id: str | None = None
-    tags: dict[str, str] = Field(default_factory=dict[str, str])
+    tags: dict[str, str] = Field(
+        default_factory=dict[str, str], description='As JSON, like {"team": "ops"}'
+    )
 
 
 class ExecutionRequest(FrozenModel):
     """One command to run, and how."""
 
-    id: UUID = Field(default_factory=uuid4, description=_ID)
+    id: UUID = Field(default_factory=uuid4, description=_ID, json_schema_extra=_LAST)
     name: str | None = Field(default=None, description="What people see in place of the command")
     command: Command
     env: dict[str, str] = Field(
-        default_factory=dict[str, str], description="Added to the environment, and wins over it"
+        default_factory=dict[str, str],
+        description='Variables that win over those of the environment; as JSON, like {"A": "1"}',
     )
     env_from: list[str] = Field(
         default_factory=list[str],
         description="Blocks with variables and secrets, like command-environment/deploy, that are "
         "read where the command runs",
     )
-    working_dir: OptionalPath = None
+    working_dir: OptionalPath = Field(
+        default=None,
+        description="Where the command runs; if absent, the directory of the process that runs it",
+    )
     timeout_ms: Count | None = Field(
         default=None, description="Milliseconds; the configuration's default if absent"
     )
@@ -116,7 +126,7 @@ class ExecutionRequest(FrozenModel):
         description="File that gets a second copy of what the command prints; a relative path "
         "starts in the directory of the process that runs the command, not in `working_dir`",
     )
-    metadata: ExecutionMetadata = Field(default_factory=ExecutionMetadata)
+    metadata: ExecutionMetadata = Field(title="Metadata", default_factory=ExecutionMetadata)
 
     def validate(self, config: ExecutionConfig) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] (pydantic's is deprecated)
         """Check everything that can be told without looking at the machine.
@@ -205,14 +215,14 @@ ExecutionStrategy = Annotated[
 class ExecutionPlan(FrozenModel):
     """Several commands and the order in which they run."""
 
-    id: UUID = Field(default_factory=uuid4, description=_ID)
+    id: UUID = Field(default_factory=uuid4, description=_ID, json_schema_extra=_LAST)
     description: str = Field(default="", description="What people see as the name of its runs")
     strategy: ExecutionStrategy = Field(default_factory=SerialStrategy)
     commands: list[ExecutionRequest]
     env_from: list[str] = Field(
         default_factory=list[str], description="Blocks whose variables every command gets"
     )
-    metadata: ExecutionMetadata = Field(default_factory=ExecutionMetadata)
+    metadata: ExecutionMetadata = Field(title="Metadata", default_factory=ExecutionMetadata)
 
     def validate(self, config: ExecutionConfig) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] (pydantic's is deprecated)
         """Check every command and then the graph that they make.

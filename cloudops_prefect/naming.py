@@ -23,6 +23,13 @@ if TYPE_CHECKING:
 RUN_COMMAND = "run-command"
 RUN_PLAN = "run-plan"
 FLOW_NAMES = (RUN_COMMAND, RUN_PLAN)
+# The form for a run in Prefect's UI proposes names like Sleek-Otter, which are not the server's.
+_ADJECTIVES_OF_FORM = frozenset(
+    {"Awesome", "Ergonomic", "Fantastic", "Generic", "Gorgeous", "Handcrafted", "Handmade"}
+    | {"Incredible", "Intelligent", "Licensed", "Practical", "Refined", "Rustic", "Sleek"}
+    | {"Small", "Tasty", "Unbranded"}
+)
+_LONGEST_ANIMAL_OF_FORM = 6
 LOCAL = "local"
 """The deployment of each flow that has the runs of engines in their own process."""
 
@@ -61,6 +68,8 @@ def shown_description(plan: ExecutionPlan, config: ExecutionConfig | None = None
 def is_made_up(name: str) -> bool:
     """Whether Prefect gave a run its name, an adjective and an animal, since nobody else did."""
     adjective, _, animal = name.partition("-")
+    if adjective in _ADJECTIVES_OF_FORM:
+        return animal.istitle() and len(animal) <= _LONGEST_ANIMAL_OF_FORM
     return adjective in _words("adj_any") and animal in _words("subj")
 
 
