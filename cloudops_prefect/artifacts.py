@@ -71,7 +71,7 @@ class PlanProgress:
             ArtifactCreate(
                 key=PROGRESS_KEY,
                 type="progress",
-                description=f"Commands that have ended, of {self._total}",
+                description=f"How many of the {self._total} commands have ended",
                 data=percent,
                 flow_run_id=self._flow_run_id,
             )
@@ -91,7 +91,7 @@ def results_table(
             "command": shown_name(request, config),
             "status": result.status,
             "exit code": "" if result.exit_code is None else result.exit_code,
-            "duration": f"{result.duration.total_seconds():.3f} s",
+            "duration": f"{result.duration.total_seconds():.3f} s" if result.started_at else "",
             "log": "" if result.log_path is None else str(result.log_path),
         }
         for request, result in zip(plan.commands, results, strict=True)

@@ -215,6 +215,8 @@ async def record_task_run(
     state.state_details.task_run_id = task_run.id
     state.state_details.flow_run_id = task_run.flow_run_id
     task_run.state = state
+    # Without an end the UI's graph would stretch it, and the whole plan, to the present.
+    task_run.end_time = task_run.expected_start_time
     end = end_of(task_run, state)
     end.tell()
     return end
