@@ -52,7 +52,7 @@ class Runtime:
         self._deliveries: dict[asyncio.Task[None], UUID | None] = {}
         self._told: set[UUID] = set()
         self._keeper: asyncio.Task[None] | None = None
-        self._terminated = False
+        self._terminating: asyncio.Task[None] | None = None
 
     async def ask(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Runs `function` with the services and `args` in the thread.
@@ -113,23 +113,27 @@ class Runtime:
 
     async def close(self) -> None:
         """Cancels what runs, and waits until the processes are gone and the API knows it all."""
-        if self._keeper is None:
+        if self._terminating is not None:
+            await self._terminating
+        elif self._keeper is None:
             await self._stop()
-            return
-        # Whoever has been terminated ends so, also when what ran is cancelled before it looks.
-        if not self._terminated:
+        else:
             self._keeper.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._keeper
+            with suppress(asyncio.CancelledError):
+                await self._keeper
 
     async def _keep(self) -> None:
         """Stays until the engine or the loop ends: `asyncio.run` waits for cancelled tasks."""
         try:
             await until_terminated()
-            self._terminated = True
+            self._terminating = asyncio.current_task()
         finally:
-            await self._stop()
-        os.kill(os.getpid(), signal.SIGTERM)
+            try:
+                await self._stop()
+            finally:
+                # Also when the program has learnt that its runs are cancelled, and ends by itself.
+                if self._terminating is not None:
+                    os.kill(os.getpid(), signal.SIGTERM)
 
     async def _stop(self) -> None:
         if self._thread is None or self._thread.failed:

@@ -12,6 +12,8 @@ from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 
+from cloudops_prefect.server import DEFAULT_SETTINGS
+
 # A server takes seconds to bring an empty database up to date; the next one begins with a copy.
 MIGRATED = Path(__file__).parent.parent / ".pytest_cache" / f"prefect-{version('prefect')}.db"
 
@@ -57,10 +59,7 @@ class PrefectServer:
     def start(self) -> None:
         env = os.environ | {
             "PREFECT_HOME": str(self._home),
-            "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-            "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
-            "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
-            "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+            **DEFAULT_SETTINGS,
             # Its UI would look for the API at the port that Prefect's settings say.
             "PREFECT_SERVER_UI_API_URL": self.url,
             **self._variables,

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -34,6 +35,11 @@ PATIENCE = 5 * MANY
 pytestmark = [pytest.mark.anyio, pytest.mark.server, pytest.mark.timeout(3 * PATIENCE)]
 
 
+async def deploy_for_a_quick_start() -> None:
+    # Without a command of its own a process pool starts one Python more for each run.
+    await deploy(POOL, command=f"{sys.executable} -m prefect.engine")
+
+
 @pytest.fixture(scope="module")
 def api(tmp_path_factory):
     # Prefect's worker of events stays with the server that it was begun with.
@@ -45,7 +51,7 @@ def api(tmp_path_factory):
             server.start()
             with temporary_settings({PREFECT_API_URL: server.url}):
                 create_pool(server.url, POOL, LIMIT)
-                anyio.run(deploy, POOL)
+                anyio.run(deploy_for_a_quick_start)
                 yield server.url
                 send_what_is_queued()
         finally:

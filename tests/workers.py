@@ -76,7 +76,7 @@ def create_pool(api: str, name: str = POOL, limit: int | None = None) -> None:
     assert answer.status_code in {201, 409}, answer.text
 
 
-async def deploy(pool: str) -> None:
+async def deploy(pool: str, **job_variables: str) -> None:
     """Deploys the installed flows to a pool."""
     async with get_client() as client:
         for flow in (run_command, run_plan):
@@ -88,6 +88,7 @@ async def deploy(pool: str) -> None:
                 pull_steps=[],
                 parameter_openapi_schema=parameter_schema(flow).model_dump(),
                 enforce_parameter_schema=True,
+                job_variables=job_variables,
             )
 
 
