@@ -156,7 +156,7 @@ def _spawn(port: int) -> None:
             [
                 sys.executable,
                 "-m",
-                "prefect",
+                "cloudops_prefect.server_process",
                 "server",
                 "start",
                 f"--host={HOST}",

@@ -65,7 +65,8 @@ class PrefectServer:
             **self._variables,
         }
         database = with_migrated_database(self._home)
-        argv = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1"]
+        module = "cloudops_prefect.server_process"
+        argv = [sys.executable, "-m", module, "server", "start", "--host", "127.0.0.1"]
         with Path(self._home / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [*argv, "--port", str(self._port)],
