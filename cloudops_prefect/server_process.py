@@ -1,4 +1,4 @@
-"""`python -m cloudops_prefect.server_process` is Prefect's command, for a server that doesn't stall.
+"""`python -m cloudops_prefect.server_process` is Prefect's command, for servers that do not stall.
 
 Among a server's garbage are cursors of its SQLite connections. To let go of one, Python waits for
 its connection, which another thread may have in use, which may wait for the lock that a transaction
