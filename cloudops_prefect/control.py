@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import threading
 from contextlib import contextmanager
@@ -98,9 +97,10 @@ class TerminationSignal:
             yield
         finally:
             self._controls.remove(control)
-            # Who hears of the cancellation from the API is here before the worker's SIGTERM, which
-            # then would make a crash of what is about to be told as cancelled.
-            if not self._controls and not (control.cancelled and RUNNERS_MARK in os.environ):
+            # Who hears of the cancellation from the API is here before the runner's SIGTERM, which
+            # then would make a crash of what is about to be told as cancelled. The handler goes
+            # with the event loop.
+            if not self._controls and not control.cancelled:
                 loop.remove_signal_handler(signal.SIGTERM)
                 signal.signal(signal.SIGTERM, self._previous)
 
