@@ -94,7 +94,7 @@ def terminal(
     with subprocess.Popen(
         argv,
         cwd=cwd,
-        env={"TERM": "xterm-256color", "LANG": "C.UTF-8"} | env,
+        env=env | {"TERM": "xterm-256color", "LANG": "C.UTF-8"},
         stdin=theirs,
         stdout=theirs,
         stderr=theirs,

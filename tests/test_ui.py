@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Iterator
 from uuid import UUID, uuid4
 
 import pytest
-from engines import shell
+from engines import shell, until
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from running import MARK, processes
 from workers import ask, create_pool, deploy, process_worker
@@ -187,6 +187,19 @@ def worker(prefect_api, tmp_path_factory) -> Iterator[None]:
         yield
 
 
+async def started_by_form(prefect_api: str) -> str:
+    wanted = {"deployments": {"name": {"any_": [POOL]}}}
+    runs: list[dict] = []
+
+    async def is_there() -> bool:
+        runs[:] = ask("POST", f"{prefect_api}/flow_runs/filter", wanted).json()
+        return bool(runs)
+
+    await until(is_there, 60)
+    (run,) = runs
+    return run["id"]
+
+
 async def test_a_shell_command_in_the_form_is_run(page, prefect_api, engine, worker):
     await deploy(POOL)
     path = f"{prefect_api}/deployments/name/run-command/{POOL}"
@@ -194,8 +207,9 @@ async def test_a_shell_command_in_the_form_is_run(page, prefect_api, engine, wor
     await expect(page.get_by_role("tab", name="ShellCommand", selected=True)).to_be_visible()
     await page.get_by_role("textbox", name="Command", exact=True).fill("echo typed by hand")
     await page.get_by_role("button", name="Submit").click()
-    await page.get_by_role("link", name="View run").click()
-    await page.wait_for_url("**/flow-run/*")
+    # The page links to it for some seconds only.
+    flow_run_id = await started_by_form(prefect_api)
+    await page.goto(ui(prefect_api, f"runs/flow-run/{flow_run_id}"))
     main = page.get_by_role("main")
     await expect(main.get_by_role("navigation").first).to_contain_text("echo typed by hand")
     await expect(main).to_contain_text("Completed")
