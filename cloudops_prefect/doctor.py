@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
@@ -94,27 +94,15 @@ async def examine(config: ExecutionConfig, *, fix: bool = False) -> list[Finding
 
 def crash_automation(window: timedelta) -> AutomationCore:
     """Returns the automation that calls a run crashed after so long without a heartbeat."""
-    return AutomationCore(
+    return _after_silence(
+        window,
         name=NAME,
         description=f"Marks runs of {', '.join(FLOW_NAMES)} as crashed when their process died",
-        trigger=EventTrigger(
-            match=_RUNS,
-            match_related=_OF_OUR_FLOWS,
-            for_each={"prefect.resource.id"},
-            after={HEARTBEAT},
-            expect={HEARTBEAT, *(f"prefect.flow-run.{name}" for name in _SILENT)},
-            posture=Posture.Proactive,
-            threshold=1,
-            within=window,
-        ),
-        actions=[
-            ChangeFlowRunState(
-                name=None,
-                state=StateType.CRASHED,
-                message=f"{DIED}: no heartbeat for {window.total_seconds():.0f} s",
-                force=False,
-            )
-        ],
+        match_related=_OF_OUR_FLOWS,
+        after={HEARTBEAT},
+        expect={HEARTBEAT, *(f"prefect.flow-run.{name}" for name in _SILENT)},
+        state=StateType.CRASHED,
+        message=f"{DIED}: no heartbeat for {window.total_seconds():.0f} s",
     )
 
 
@@ -123,28 +111,45 @@ def stranded_automation(window: timedelta) -> AutomationCore:
 
     An engine that is asked for such a run does so when the worker has missed its heartbeats.
     """
-    return AutomationCore(
+    return _after_silence(
+        window,
         name=STRANDED_NAME,
         description=f"Gives runs of {', '.join(FLOW_NAMES)} back to their work pool when the "
         "worker that took them died before it began them",
+        match_related=[_OF_OUR_FLOWS, _IN_PROCESS_POOLS],
+        after={_PENDING},
+        expect={f"prefect.flow-run.{name}" for name in ("Running", *_SILENT)} - {_PENDING},
+        state=StateType.SCHEDULED,
+        message=f"{GIVEN_BACK}: pending for {window.total_seconds():.0f} s",
+    )
+
+
+def _after_silence(  # noqa: PLR0913 (what the two differ in)
+    window: timedelta,
+    *,
+    name: str,
+    description: str,
+    match_related: ResourceSpecification | list[Any],
+    after: set[str],
+    expect: set[str],
+    state: StateType,
+    message: str,
+) -> AutomationCore:
+    """Returns the automation that changes a run's state when nothing of it is heard for so long."""
+    return AutomationCore(
+        name=name,
+        description=description,
         trigger=EventTrigger(
             match=_RUNS,
-            match_related=[_OF_OUR_FLOWS, _IN_PROCESS_POOLS],
+            match_related=match_related,
             for_each={"prefect.resource.id"},
-            after={_PENDING},
-            expect={f"prefect.flow-run.{name}" for name in ("Running", *_SILENT)} - {_PENDING},
+            after=after,
+            expect=expect,
             posture=Posture.Proactive,
             threshold=1,
             within=window,
         ),
-        actions=[
-            ChangeFlowRunState(
-                name=None,
-                state=StateType.SCHEDULED,
-                message=f"{GIVEN_BACK}: pending for {window.total_seconds():.0f} s",
-                force=False,
-            )
-        ],
+        actions=[ChangeFlowRunState(name=None, state=state, message=message, force=False)],
     )
 
 
