@@ -29,9 +29,10 @@ test: install
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
 
-# What make test prints 200 MB for, with a gigabyte, and its 24 runs on two workers as 200.
+# What make test prints 200 MB for, with a gigabyte, its 24 runs on two workers as 200, and an API that
+# is away for half a minute, not for a moment.
 soak: install
-	CLOUDOPS_SOAK=1 $(BIN)/python -m pytest tests/test_memory.py tests/test_two_workers.py
+	CLOUDOPS_SOAK=1 CLOUDOPS_TEST_OUTAGE=30 $(BIN)/python -m pytest tests/test_memory.py tests/test_two_workers.py tests/test_api_away.py
 
 # Beside plain Prefect and prefect-shell; `ARGS='--only stops'` measures a part, `--quick` tries it.
 bench: install

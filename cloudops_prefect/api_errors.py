@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 from httpx import HTTPStatusError, TransportError
+from prefect.client.orchestration import get_client
 from prefect.context import AsyncClientContext, SyncClientContext
 from prefect.settings import get_current_settings
 
@@ -35,6 +36,23 @@ def answered_soon() -> Generator[None]:
         yield
     if scope.cancelled_caught:
         raise ExecutionIOError(_unreachable())
+
+
+@asynccontextmanager
+async def api() -> AsyncGenerator[PrefectClient]:
+    """Gives a client of the API that has answered it.
+
+    Raises:
+        ExecutionIOError: if the API does not answer, or does not as it should.
+    """
+    try:
+        async with get_client() as client:
+            await check_reachable(client)
+            yield client
+    except Exception as error:
+        if (complaint := api_complaint(error)) is None:
+            raise
+        raise ExecutionIOError(complaint) from error
 
 
 @asynccontextmanager

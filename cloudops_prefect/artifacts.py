@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import anyio
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 
+from cloudops_prefect.delivery import until_delivered
 from cloudops_prefect.naming import shown_description, shown_name
-from cloudops_prefect.publishing import until_delivered
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence, Sized
@@ -26,6 +26,8 @@ PROGRESS_KEY = "cloudops-progress"
 RESULTS_KEY = "cloudops-results"
 INTERVAL = 1.0
 """Seconds between two updates of the progress."""
+PATIENCE = 20.0
+"""Seconds for which an answer is waited for whatever happens."""
 
 
 class PlanProgress:
@@ -40,43 +42,42 @@ class PlanProgress:
         self._artifact_id: UUID | None = None
 
     @asynccontextmanager
-    async def shown(self) -> AsyncGenerator[None]:
-        """Shows the progress while the plan runs inside, and where it came to in the end."""
+    async def followed(self) -> AsyncGenerator[None]:
+        """Shows the progress from time to time while the plan runs inside."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._follow)
             yield
             tasks.cancel_scope.cancel()
-        await self._update()
 
     async def _follow(self) -> None:
+        # A plan that is over sooner has no use for an artifact that says that nothing has ended.
         while True:
-            # Cancelled in the middle of a request, the artifact might be made twice.
-            with anyio.CancelScope(shield=True):
-                await self._update()
             await anyio.sleep(INTERVAL)
+            await self.show()
 
-    async def _update(self) -> None:
+    async def show(self) -> None:
+        """Shows where the plan has come to."""
         if (ended := len(self._ended)) == self._shown:
             return
-        self._shown = ended
         percent = 100 * ended / self._total
         if self._artifact_id is None:
             await until_delivered(partial(self._create, percent))
         else:
             update = ArtifactUpdate(data=percent)
             await until_delivered(partial(self._client.update_artifact, self._artifact_id, update))
+        self._shown = ended
 
     async def _create(self, percent: float) -> None:
-        artifact = await self._client.create_artifact(
-            ArtifactCreate(
-                key=PROGRESS_KEY,
-                type="progress",
-                description=f"How many of the {self._total} commands have ended",
-                data=percent,
-                flow_run_id=self._flow_run_id,
-            )
+        artifact = ArtifactCreate(
+            key=PROGRESS_KEY,
+            type="progress",
+            description=f"How many of the {self._total} commands have ended",
+            data=percent,
+            flow_run_id=self._flow_run_id,
         )
-        self._artifact_id = artifact.id
+        # Cancelled in the middle of the request, the artifact might be made twice.
+        with anyio.fail_after(PATIENCE, shield=True):
+            self._artifact_id = (await self._client.create_artifact(artifact)).id
 
 
 def results_table(

@@ -8,7 +8,8 @@ from anyio import to_thread
 from prefect.blocks.core import Block, UnknownBlockType
 from pydantic import ValidationError as WrongTypesError
 
-from cloudops_prefect.errors import ValidationError
+from cloudops_prefect.api_errors import api_complaint
+from cloudops_prefect.errors import ExecutionIOError, ValidationError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -41,6 +42,7 @@ async def read_environment(names: Iterable[str]) -> BlockEnvironment:
 
     Raises:
         ValidationError: if there is no such block, or it can't give an environment.
+        ExecutionIOError: if the API does not answer, or does not as it should.
     """
     env: dict[str, str] = {}
     secrets: list[str] = []
@@ -73,6 +75,10 @@ async def _load(name: str) -> Block:
         )
     except ValueError as error:
         raise ValidationError(f"env_from: there is no block {name!r}") from error
+    except Exception as error:
+        if (complaint := api_complaint(error)) is None:
+            raise
+        raise ExecutionIOError(f"env_from: block {name!r} can't be read: {complaint}") from error
     raise ValidationError(f"env_from: block {name!r} can't be used: {reasons}")
 
 

@@ -7,6 +7,7 @@ and after five minutes the server would call it Cancelled all the same.
 from __future__ import annotations
 
 import logging
+from itertools import count
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -14,6 +15,8 @@ import anyio
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
     TaskRunFilter,
     TaskRunFilterFlowRunId,
     TaskRunFilterState,
@@ -32,9 +35,12 @@ if TYPE_CHECKING:
 
 EVENTS = ("prefect.flow-run.Cancelling", "prefect.flow-run.Cancelled")
 RESOURCE = "prefect.flow-run."
-POLL_INTERVAL = 2.0
+POLL_INTERVAL = 1.0
 RECONNECT_INTERVAL = 5.0
-_STATES = {StateType.CANCELLING, StateType.CANCELLED}
+PAGE = 200
+_CANCELLED = FlowRunFilterState(
+    type=FlowRunFilterStateType(any_=[StateType.CANCELLING, StateType.CANCELLED])
+)
 
 logger = logging.getLogger("cloudops_prefect.cancellation")
 
@@ -51,27 +57,31 @@ async def watch_cancellation(
     """
     await busy.wait()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_follow_events, controls)
+        tasks.start_soon(_follow_events, client, controls)
         tasks.start_soon(_poll, client, controls)
 
 
-async def _follow_events(controls: Mapping[UUID, RunControl]) -> None:
+async def _follow_events(client: PrefectClient, controls: Mapping[UUID, RunControl]) -> None:
     """Hears of a cancellation within milliseconds, most times: live events may get lost."""
     wanted = EventFilter(event=EventNameFilter(name=[*EVENTS]))
     while True:
         try:
             async with get_events_subscriber(filter=wanted, reconnection_attempts=0) as events:
+                # An event of just before is neither live any more nor stored yet.
+                await _look(client, controls)
                 async for event in events:
-                    _cancel(controls, event.resource.id.removeprefix(RESOURCE))
+                    await _heed(client, controls, UUID(event.resource.id.removeprefix(RESOURCE)))
         except Exception as error:  # noqa: BLE001 (polling does the same, only later)
             logger.debug("The API's events can't be followed: %s", error)
         await anyio.sleep(RECONNECT_INTERVAL)
 
 
-def _cancel(controls: Mapping[UUID, RunControl], flow_run_id: str) -> None:
-    control = controls.get(UUID(flow_run_id))
-    if control is not None:
-        control.cancel()
+async def _heed(
+    client: PrefectClient, controls: Mapping[UUID, RunControl], flow_run_id: UUID
+) -> None:
+    # The first events are of the minute before: the run may have been given back since.
+    if (control := controls.get(flow_run_id)) is not None:
+        await _cancel_runs(client, {flow_run_id: control})
 
 
 async def _poll(client: PrefectClient, controls: Mapping[UUID, RunControl]) -> None:
@@ -86,13 +96,18 @@ async def _poll(client: PrefectClient, controls: Mapping[UUID, RunControl]) -> N
 
 
 async def _look(client: PrefectClient, controls: Mapping[UUID, RunControl]) -> None:
-    ids = [*controls]
-    for run in await client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=ids))
-    ):
-        if run.state_type in _STATES and run.id in controls:
-            controls[run.id].cancel()
+    await _cancel_runs(client, controls)
     await cancel_commands(client, controls)
+
+
+async def _cancel_runs(client: PrefectClient, controls: Mapping[UUID, RunControl]) -> None:
+    ids = [*controls]
+    for start in range(0, len(ids), PAGE):
+        some = FlowRunFilterId(any_=ids[start : start + PAGE])
+        wanted = FlowRunFilter(id=some, state=_CANCELLED)
+        for run in await client.read_flow_runs(flow_run_filter=wanted, limit=PAGE):
+            if (control := controls.get(run.id)) is not None:
+                control.cancel()
 
 
 async def cancel_commands(client: PrefectClient, controls: Mapping[UUID, RunControl]) -> None:
@@ -101,6 +116,10 @@ async def cancel_commands(client: PrefectClient, controls: Mapping[UUID, RunCont
         flow_run_id=TaskRunFilterFlowRunId(any_=[*controls]),
         state=TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.CANCELLING])),
     )
-    for run in await client.read_task_runs(task_run_filter=cancelling):
-        if run.flow_run_id is not None and (control := controls.get(run.flow_run_id)) is not None:
-            control.cancel_command(run.id)
+    for offset in count(0, PAGE):
+        page = await client.read_task_runs(task_run_filter=cancelling, limit=PAGE, offset=offset)
+        for run in page:
+            if run.flow_run_id and (control := controls.get(run.flow_run_id)) is not None:
+                control.cancel_command(run.id)
+        if len(page) < PAGE:
+            return

@@ -111,12 +111,20 @@ def check_working_dir(path: Path) -> None:
     Raises:
         InvalidWorkingDirError: It doesn't exist, is no directory, or may not be entered.
     """
-    if not path.exists():
-        raise InvalidWorkingDirError(f"{path} does not exist")
-    if not path.is_dir():
-        raise InvalidWorkingDirError(f"{path} is not a directory")
-    if not os.access(path, os.X_OK):
-        raise InvalidWorkingDirError(f"{path}: permission denied")
+    if (complaint := _complaint_of(path)) is not None:
+        raise InvalidWorkingDirError(complaint)
+
+
+def _complaint_of(directory: Path) -> str | None:
+    try:
+        if not directory.exists():
+            return f"{directory} does not exist"
+        if not directory.is_dir():
+            return f"{directory} is not a directory"
+    except OSError as error:
+        # What is above it may be closed to us.
+        return f"{directory}: {error.strerror}"
+    return None if os.access(directory, os.X_OK) else f"{directory}: permission denied"
 
 
 def _script_argv(command: ScriptCommand, working_dir: Path | None) -> tuple[str, ...]:
@@ -133,13 +141,13 @@ def _script_argv(command: ScriptCommand, working_dir: Path | None) -> tuple[str,
 
 
 def _first_line(path: Path) -> bytes:
-    if not path.is_file():
-        raise ScriptNotFoundError(path)
     try:
-        with path.open("rb") as script:
-            return script.readline(_SHEBANG_BYTES)
+        if path.is_file():
+            with path.open("rb") as script:
+                return script.readline(_SHEBANG_BYTES)
     except OSError as error:
         raise SpawnFailedError(f"script {path}: {error.strerror}") from error
+    raise ScriptNotFoundError(path)
 
 
 def _shebang(first_line: bytes) -> tuple[str, ...]:

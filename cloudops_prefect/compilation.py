@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio
 from prefect import Flow
 from prefect.context import FlowRunContext
 from prefect.settings import get_current_settings
@@ -15,11 +16,11 @@ from prefect.settings import get_current_settings
 from cloudops_prefect.artifacts import PlanProgress, results_table
 from cloudops_prefect.control import sigterm
 from cloudops_prefect.crashes import shows_that_it_lives
+from cloudops_prefect.delivery import until_delivered
 from cloudops_prefect.graph import plan_graph, single_graph
 from cloudops_prefect.models import PlanExecutionResult
 from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, plan_run_name
 from cloudops_prefect.plan_run import PlanRun
-from cloudops_prefect.publishing import until_delivered
 from cloudops_prefect.records import read_results
 from cloudops_prefect.services import current_services
 from cloudops_prefect.states import command_state_of, plan_state_of
@@ -92,11 +93,13 @@ async def run_plan_here(
         run = await _prepare(graph, services, env_from=plan.env_from)
         progress = PlanProgress(services.client, run.flow_run_id, run.results, len(graph))
         with _under_control(run.control, services):
-            async with progress.shown():
+            async with progress.followed():
                 await run.run()
             table = results_table(plan, run.flow_run_id, run.in_order(), services.config)
-            await until_delivered(partial(services.client.create_artifact, table))
-            await services.publisher.flush(run.flow_run_id)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(progress.show)
+                tasks.start_soon(until_delivered, partial(services.client.create_artifact, table))
+                tasks.start_soon(services.publisher.flush, run.flow_run_id)
         result = PlanExecutionResult.of(
             plan,
             run.flow_run_id,
@@ -119,7 +122,8 @@ async def run_command_here(
             await run.run()
             await services.publisher.flush(run.flow_run_id)
         (result,) = run.in_order(with_output=_is_awaited(current_flow_run()))
-        run.final_state = command_state_of(result, request)
+        timeout_ms = request.effective_timeout_ms(services.config)
+        run.final_state = command_state_of(result, timeout_ms)
     return run.final_state
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import anyio
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from uuid import UUID
 
     from cloudops_prefect.execution import CommandExecution
@@ -24,14 +26,23 @@ class RunControl:
     """Cancels a run or a single command of it; to be used in the event loop of the run."""
 
     def __init__(self) -> None:
-        self.cancelled = False
+        self._cancellation = asyncio.Event()
         self._unwanted: set[UUID] = set()
         self._running: dict[UUID, CommandExecution] = {}
         self._waiting: set[anyio.CancelScope] = set()
 
+    @property
+    def cancelled(self) -> bool:
+        """Whether the run is to end."""
+        return self._cancellation.is_set()
+
+    async def until_cancelled(self) -> None:
+        """Waits until the run is to end."""
+        await self._cancellation.wait()
+
     def cancel(self) -> None:
         """Stops what runs, and keeps the rest from starting; once is as good as twice."""
-        self.cancelled = True
+        self._cancellation.set()
         for execution in self._running.values():
             execution.stop.request("cancelled")
         for scope in self._waiting:
@@ -46,6 +57,10 @@ class RunControl:
     def has_cancelled(self, execution_id: UUID) -> bool:
         """Whether this command was cancelled by itself."""
         return execution_id in self._unwanted
+
+    def runs(self, execution_id: UUID) -> bool:
+        """Whether this command has been started and has not ended."""
+        return execution_id in self._running
 
     @contextmanager
     def running(self, execution: CommandExecution) -> Generator[None]:
@@ -71,6 +86,12 @@ class RunControl:
                 self._waiting.discard(scope)
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class _Listener:
+    loop: asyncio.AbstractEventLoop
+    tell: Callable[[], object]
+
+
 class TerminationSignal:
     """Turns a SIGTERM to this process into the cancellation of its runs.
 
@@ -79,51 +100,71 @@ class TerminationSignal:
     """
 
     def __init__(self) -> None:
-        self._controls: list[RunControl] = []
-        self._previous: Any = None
+        self._listeners: set[_Listener] = set()
+        self._previous: Any = signal.SIG_DFL
+        # A forked child has the handler, but not the loops.
+        os.register_at_fork(after_in_child=self._listeners.clear)
 
     @contextmanager
     def cancels(self, control: RunControl) -> Generator[None]:
         """Cancels the run when the signal arrives; without effect outside of the main thread."""
-        if threading.current_thread() is not threading.main_thread():
+        if not _is_main_thread():
             yield
             return
-        loop = asyncio.get_running_loop()
-        if not self._controls:
-            self._previous = signal.getsignal(signal.SIGTERM)
-            loop.add_signal_handler(signal.SIGTERM, self._cancel_all)
-        self._controls.append(control)
+        listener = self._listen(control.cancel)
         try:
             yield
         finally:
-            self._controls.remove(control)
             # Who hears of the cancellation from the API is here before the runner's SIGTERM, which
-            # then would make a crash of what is about to be told as cancelled. The handler goes
-            # with the event loop.
-            if not self._controls and not control.cancelled:
-                loop.remove_signal_handler(signal.SIGTERM)
-                signal.signal(signal.SIGTERM, self._previous)
+            # then would make a crash of what is about to be told as cancelled.
+            if not control.cancelled:
+                self._leave(listener)
 
-    def _cancel_all(self) -> None:
-        for control in self._controls:
-            control.cancel()
+    @contextmanager
+    def awaited(self) -> Generator[asyncio.Event]:
+        """Gives an event, set when a SIGTERM arrives that would have ended this process.
+
+        The process lives on as long as somebody is inside. The event is never set where somebody
+        else handles the signal, or outside of the main thread.
+        """
+        arrived = asyncio.Event()
+        if not _is_main_thread() or _handler() not in (signal.SIG_DFL, self._on_signal):
+            yield arrived
+            return
+        listener = self._listen(arrived.set)
+        try:
+            yield arrived
+        finally:
+            self._leave(listener)
+
+    def _listen(self, tell: Callable[[], object]) -> _Listener:
+        if _handler() != self._on_signal:
+            self._previous = signal.signal(signal.SIGTERM, self._on_signal)
+        listener = _Listener(asyncio.get_running_loop(), tell)
+        self._listeners.add(listener)
+        return listener
+
+    def _leave(self, listener: _Listener) -> None:
+        self._listeners.discard(listener)
+        if not self._listeners and _handler() == self._on_signal:
+            signal.signal(signal.SIGTERM, self._previous)
+
+    def _on_signal(self, *_: object) -> None:
+        # A loop may end without a word to who listens.
+        listening = [one for one in self._listeners if not one.loop.is_closed()]
+        for listener in listening:
+            listener.loop.call_soon_threadsafe(listener.tell)
+        if not listening:
+            signal.signal(signal.SIGTERM, self._previous)
+            signal.raise_signal(signal.SIGTERM)
 
 
 sigterm = TerminationSignal()
 
 
-async def until_terminated() -> None:
-    """Returns when a SIGTERM arrives that would have ended this process, which then lives on.
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
-    Never returns where somebody else handles the signal, or outside of the main thread.
-    """
-    terminated = asyncio.Event()
-    in_main_thread = threading.current_thread() is threading.main_thread()
-    if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        await terminated.wait()
-    loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, terminated.set)
-    try:
-        await terminated.wait()
-    finally:
-        loop.remove_signal_handler(signal.SIGTERM)
+
+def _handler() -> Any:
+    return signal.getsignal(signal.SIGTERM)

@@ -100,17 +100,21 @@ async def cancel_run(services: Services, flow_run: FlowRun) -> None:
     # Of a process that is being started nobody may know yet: in Cancelling the run would stay for
     # minutes. The flow looks whether its run was cancelled before it began.
     cancelled = Cancelled(message=str(ExecutionCancelledError()))
-    await client.set_flow_run_state(flow_run.id, cancelled, force=True)
+    told = await client.set_flow_run_state(flow_run.id, cancelled, force=True)
+    now = await client.read_flow_run(flow_run.id)
+    # It had begun meanwhile, and has ended only once its processes are gone.
+    if now.run_count > flow_run.run_count and told.state and now.state_id == told.state.id:
+        await client.set_flow_run_state(flow_run.id, Cancelling(), force=True)
 
 
-async def what_it_waits_for(services: Services, flow_run: FlowRun) -> str:
+async def what_it_waits_for(client: PrefectClient, flow_run: FlowRun) -> str:
     """Says of a run that has not ended why that may be."""
     if flow_run.state_type not in _NOT_BEGUN:
         return "it is still running"
     if flow_run.work_pool_name is None:
         return "it is still pending and waits for its turn"
     pool = repr(flow_run.work_pool_name)
-    online = await _workers_online(services.client, flow_run.work_pool_name)
+    online = await _workers_online(client, flow_run.work_pool_name)
     if flow_run.state_type is StateType.PENDING:
         return f"it is still pending: a worker of the work pool {pool} has it and has not begun"
     there = f"{online} of them online" if online else "of which none is online"

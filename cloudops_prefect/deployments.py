@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import DeploymentScheduleCreate
 from prefect.exceptions import ObjectNotFound
 from prefect.types import BANNED_CHARACTERS
 from prefect.utilities.callables import parameter_schema
 
-from cloudops_prefect.api_errors import api_complaint
+from cloudops_prefect.api_errors import api
 from cloudops_prefect.config import ExecutionConfig
-from cloudops_prefect.errors import ExecutionIOError, ValidationError
+from cloudops_prefect.errors import ValidationError
 from cloudops_prefect.flows import run_plan
 from cloudops_prefect.naming import LOCAL, RUN_PLAN, metadata_tags, shown_description
 from cloudops_prefect.plan_store import stored_parameters
@@ -83,15 +82,10 @@ async def deploy_plan(  # noqa: PLR0913
         "concurrency_limit": concurrency_limit,
         "paused": paused,
     }
-    try:
-        async with get_client() as client:
-            await _check_work_pool(client, work_pool)
-            fields["parameters"] = await stored_parameters(client, plan)
-            return await _create(client, fields)
-    except Exception as error:
-        if (complaint := api_complaint(error)) is None:
-            raise
-        raise ExecutionIOError(complaint) from error
+    async with api() as client:
+        await _check_work_pool(client, work_pool)
+        fields["parameters"] = await stored_parameters(client, plan)
+        return await _create(client, fields)
 
 
 async def _create(client: PrefectClient, fields: dict[str, Any]) -> UUID:

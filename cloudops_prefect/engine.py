@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from functools import partial
+from http.client import NOT_FOUND
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 from uuid import UUID
 
 import anyio
-from prefect.client.schemas.objects import StateType
+from httpx import HTTPStatusError
+from prefect.states import Cancelling
 from prefect.utilities.urls import url_for
 
 from cloudops_prefect import deployed_runs, history, kept_logs, local_runs
@@ -16,6 +18,7 @@ from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.errors import (
     ExecutionNotCompletedError,
     ExecutionNotFoundError,
+    ExecutionNotRunningError,
 )
 from cloudops_prefect.events import EventHandler, FanOutHandler
 from cloudops_prefect.execution import check_paths
@@ -23,10 +26,11 @@ from cloudops_prefect.graph import plan_graph
 from cloudops_prefect.runtime import Runtime
 from cloudops_prefect.sources import Ids, RunsHere, ToldByApi
 from cloudops_prefect.streaming import command_events, plan_events
+from cloudops_prefect.tasks import create_task_run
 from cloudops_prefect.work import Work
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
     from pathlib import Path
 
     from prefect.client.schemas.objects import FlowRun
@@ -155,7 +159,8 @@ class ExecutionEngine:
             ExecutionNotFoundError: if the API knows no such execution.
             ExecutionNotRunningError: if it has ended.
         """
-        await self._ask(local_runs.cancel, await self._find(execution_id))
+        if not await self._ask(local_runs.cancel_here, self._newest(execution_id)):
+            await self._ask(_cancel, await self._find(execution_id))
 
     async def read_logs(self, execution_id: UUID | str) -> str:
         """Returns what an execution has printed: from its log here, else what the API has."""
@@ -163,14 +168,11 @@ class ExecutionEngine:
 
     def get_log_path(self, execution_id: UUID | str) -> Path:
         """Returns where an execution's log is on the machine that ran it, without looking."""
-        known = _uuid(execution_id)
-        return self.config.log_path(self._runtime.newest.get(known, known))
+        return self.config.log_path(self._newest(execution_id))
 
     def ui_url(self, execution_id: UUID | str) -> str:
         """Returns the address of a run in Prefect's UI; empty if the API has no known UI."""
-        known = _uuid(execution_id)
-        flow_run_id = self._runtime.newest.get(known, known)
-        return url_for("flow-run", obj_id=flow_run_id) or ""
+        return url_for("flow-run", obj_id=self._newest(execution_id)) or ""
 
     async def wait(
         self, execution_id: UUID | str, *, timeout: float | None = None
@@ -187,14 +189,12 @@ class ExecutionEngine:
         with anyio.move_on_after(timeout):
             return await self._wait(execution_id)
         execution = await self._find(execution_id)
-        why = await self._ask(deployed_runs.what_it_waits_for, execution.flow_run)
+        why = await self._ask(_what_it_waits_for, execution)
         raise TimeoutError(f"execution {execution.id} has not ended within {timeout} s: {why}")
 
     async def _wait(self, execution_id: UUID | str) -> ExecutionResult | PlanExecutionResult:
+        await self._runtime.until_ended(self._newest(execution_id))
         execution = await self._find(execution_id)
-        if self._runtime.is_running(execution.flow_run.id):
-            await self._runtime.until_ended(execution.flow_run.id)
-            execution = await self._find(execution.id)
         while not (await self._ask(_status, execution)).is_final:
             await anyio.sleep(INTERVAL)
             execution = await self._find(execution.id)
@@ -208,18 +208,26 @@ class ExecutionEngine:
         Of a run of another process, the API's stored logs are the source: polled, so that each
         line comes once, in its stream's order, with or without a websocket.
         """
+        async with aclosing(self._stream(execution_id)) as groups:
+            async for events in groups:
+                for event in events:
+                    yield event
+
+    async def _stream(
+        self, execution_id: UUID | str
+    ) -> AsyncGenerator[Iterable[ExecutionEvent], None]:
         execution = await self._find(execution_id)
         source = self._source(execution)
         if execution.index is None and (plan := execution.plan) is not None:
-            events = plan_events(plan, execution.id, self.config, source)
+            groups = plan_events(plan, execution.id, self.config, source)
         else:
             request = execution.request
             assert request is not None  # noqa: S101 (a single command's run has one)
             ids = Ids(execution.id, request.id)
-            events = command_events(request, ids, self.config, source, execution.index or 0)
-        async with aclosing(events):
-            async for event in events:
-                yield event
+            groups = command_events(request, ids, self.config, source, execution.index or 0)
+        async with aclosing(groups):
+            async for events in groups:
+                yield events
 
     def _source(self, execution: Execution) -> Source:
         told = ToldByApi(self._ask, execution, self.config)
@@ -260,12 +268,11 @@ class ExecutionEngine:
     async def _start(self, work: Work, idempotency_key: str | None) -> UUID:
         if self._deployments is not None:
             return await self._dispatch(self._deployments, work, idempotency_key)
-        runtime = self._runtime
-        flow_run = await self._ask(local_runs.create_run, work, idempotency_key)
-        runtime.newest[work.item.id] = flow_run.id
-        if runtime.is_running(flow_run.id) or flow_run.state_type is not StateType.PENDING:
-            return flow_run.id
-        await self._drive(work, flow_run)
+        flow_run, is_new = await self._ask(local_runs.create_run, work, idempotency_key)
+        self._runtime.newest[work.item.id] = flow_run.id
+        # Whoever has created it runs it.
+        if is_new:
+            await self._drive(work, flow_run)
         return flow_run.id
 
     async def _dispatch(
@@ -285,12 +292,15 @@ class ExecutionEngine:
         """Tells the handlers what a run does from now on."""
         if self._handlers:
             handler = FanOutHandler(list(self._handlers))
-            events = self.stream(flow_run_id)
+            events = self._stream(flow_run_id)
             self._runtime.deliver(flow_run_id, events, handler, elsewhere=elsewhere)
 
     async def _find(self, execution_id: UUID | str) -> Execution:
+        return await self._ask(_find, self._newest(execution_id))
+
+    def _newest(self, execution_id: UUID | str) -> UUID:
         known = _uuid(execution_id)
-        return await self._ask(_find, self._runtime.newest.get(known, known))
+        return self._runtime.newest.get(known, known)
 
     async def _ask(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         return await self._runtime.ask(function, *args)
@@ -323,5 +333,41 @@ async def _plan_result(services: Services, execution: Execution) -> PlanExecutio
     return await history.read_plan_result(services.client, execution)
 
 
+async def _what_it_waits_for(services: Services, execution: Execution) -> str:
+    return await deployed_runs.what_it_waits_for(services.client, execution.flow_run)
+
+
 async def _is_for_workers(services: Services, execution: Execution) -> bool:
     return await deployed_runs.is_for_workers(services.client, execution.flow_run)
+
+
+async def _cancel(services: Services, execution: Execution) -> None:
+    """Cancels an execution that was found, here, or asks whoever runs it to."""
+    status = await history.read_status(services.client, execution)
+    if status.is_final:
+        raise ExecutionNotRunningError(execution.id, status)
+    is_whole = execution.index is None or execution.plan is None
+    wanted = execution.flow_run.id if is_whole else execution.id
+    if await local_runs.cancel_here(services, wanted):
+        return
+    if (control := services.controls.get(execution.flow_run.id)) is not None:
+        control.cancel_command(execution.id)
+    elif is_whole:
+        await deployed_runs.cancel_run(services, execution.flow_run)
+    else:
+        await _ask_to_cancel(services, execution)
+
+
+async def _ask_to_cancel(services: Services, execution: Execution) -> None:
+    """Leaves word for whoever runs a plan that one of its commands is to be cancelled."""
+    client = services.client
+    try:
+        await client.set_task_run_state(execution.id, Cancelling(), force=True)
+    except HTTPStatusError as error:
+        request = execution.request
+        if error.response.status_code != NOT_FOUND or request is None:
+            raise
+        # The API has no task run of a command whose turn has not come.
+        await create_task_run(
+            client, request, execution.flow_run.id, execution.id, Cancelling(), services.config
+        )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import logging
 import re
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING
 
 from cloudops_prefect.redaction import MIN_SECRET_CHARS
@@ -25,14 +25,18 @@ def secret_values(env: Mapping[str, str], patterns: tuple[str, ...]) -> Iterator
     """
     if not patterns:
         return
-    is_secret = _matcher(patterns).match
-    for name, value in env.items():
-        if not is_secret(name):
-            continue
+    # Asked several times for each command; only the values that count are decoded and looked at.
+    for name in [name for name in env if _is_secret(name, patterns)]:
+        value = env.get(name, "")
         if len(value.strip()) >= MIN_SECRET_CHARS:
             yield value
         elif value.strip():
             _warn_once(name)
+
+
+@lru_cache(maxsize=4096)
+def _is_secret(name: str, patterns: tuple[str, ...]) -> bool:
+    return _matcher(patterns).match(name) is not None
 
 
 @cache

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from uuid import UUID
 
+    from cloudops_prefect.mistakes import Mistake
     from cloudops_prefect.models import ExecutionResult, ExecutionStatus, PlanExecutionResult
 
 
@@ -47,9 +48,11 @@ class ValidationError(ExecutionError):
     Attributes:
         detail: The message without its first words.
         field: The field at fault, like `args[0]`, where there is one.
+        mistakes: What is wrong in a file, if the error is about one.
     """
 
     _first_words: ClassVar[str] = "Validation error"
+    mistakes: tuple[Mistake, ...] = ()
 
     def __init__(self, detail: str, field: str | None = None) -> None:
         super().__init__(f"{self._first_words}: {detail}")

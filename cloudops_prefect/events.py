@@ -7,10 +7,11 @@ import logging
 import os
 import sys
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO
+from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO, TypeAlias
 
 import anyio
 import anyio.to_thread
+from pydantic import TypeAdapter
 
 from cloudops_prefect.errors import ExecutionIOError
 from cloudops_prefect.journal_writer import write_all
@@ -26,8 +27,16 @@ from cloudops_prefect.models import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterable,
+        Awaitable,
+        Callable,
+        Iterable,
+        Iterator,
+    )
     from collections.abc import Set as AbstractSet
+    from datetime import datetime
     from pathlib import Path
     from uuid import UUID
 
@@ -38,6 +47,12 @@ _log = logging.getLogger(__name__)
 
 _NOTIFY_TIMEOUT = 30.0
 _NOTIFIABLE = frozenset({"started", "completed", "failed", "cancelled"})
+
+LineEvent: TypeAlias = StdoutEvent | StderrEvent
+# What a model's __init__ calls, which itself takes longer than all else that is done with a line.
+_MAKERS = {
+    event: TypeAdapter(event).validator.validate_python for event in (StdoutEvent, StderrEvent)
+}
 
 
 class EventHandler(Protocol):
@@ -128,17 +143,25 @@ class FanOutHandler:
     """
 
     def __init__(self, handlers: Iterable[EventHandler]) -> None:
-        self._handlers = [_Careful(handler) for handler in handlers]
+        self._receivers = [_Receiver(handler) for handler in handlers]
 
     async def on_event(self, event: ExecutionEvent) -> None:
         """Give the event to each handler."""
-        for handler in self._handlers:
-            await handler.on_event(event)
+        await self.on_events([event])
+
+    async def on_events(self, events: Iterable[ExecutionEvent]) -> None:
+        """Give each handler the events, the next once all are done with the one before."""
+        for event in events:
+            for receiver in self._receivers:
+                try:
+                    await receiver.on_event(event)
+                except Exception:  # noqa: BLE001 (whatever a handler raises, the run goes on)
+                    receiver.failed(event)
 
     async def aclose(self) -> None:
         """Close those of the handlers that can be closed."""
-        for handler in self._handlers:
-            await handler.aclose()
+        for receiver in self._receivers:
+            await receiver.aclose()
 
 
 class Notifier(Protocol):
@@ -199,14 +222,10 @@ class NotificationHandler:
             await sent
 
 
-async def deliver(events: AsyncIterable[ExecutionEvent], handler: EventHandler) -> None:
-    """Give a handler every event, the next once it is done with the one before.
-
-    A handler that raises is logged, and gets the next event all the same.
-    """
-    careful = _Careful(handler)
-    async for event in events:
-        await careful.on_event(event)
+async def deliver(groups: AsyncIterable[Iterable[ExecutionEvent]], handler: FanOutHandler) -> None:
+    """Give handlers every event, the next once they are done with the one before."""
+    async for events in groups:
+        await handler.on_events(events)
 
 
 async def line_events(
@@ -216,10 +235,12 @@ async def line_events(
     *,
     start: Position | None = None,
     still_running: Callable[[], bool | Awaitable[bool]] | None = None,
-) -> AsyncGenerator[StdoutEvent | StderrEvent, None]:
+) -> AsyncGenerator[Iterator[LineEvent], None]:
     """Yield the lines of a log as events, from the first, while it is being written and to its end.
 
-    Lines wait in the log for whoever is slow to take them. Notes of ours are no events.
+    They come in groups of what has been printed at once, since each event that goes through an
+    asynchronous generator by itself pays for that. Lines wait in the log for whoever is slow to
+    take them. Notes of ours are no events.
 
     Args:
         path: The log of the execution.
@@ -237,43 +258,59 @@ async def line_events(
             if kind == "note":
                 continue
             event = StdoutEvent if kind == "stdout" else StderrEvent
-            for line in lines:
-                yield event(
-                    execution_id=execution_id, request_id=request_id, line=line, timestamp=arrived
-                )
+            yield events_of(event, lines, execution_id, request_id, arrived)
 
 
-class _Careful:
-    """Calls a handler whose errors are nobody else's."""
+def events_of(
+    event: type[LineEvent],
+    lines: Iterable[str],
+    execution_id: UUID,
+    request_id: UUID,
+    timestamp: datetime,
+) -> Iterator[LineEvent]:
+    """Make an event of each line when it is asked for: events take many times what lines do."""
+    make = _MAKERS[event]
+    for line in lines:
+        yield make(
+            {
+                "execution_id": execution_id,
+                "request_id": request_id,
+                "line": line,
+                "timestamp": timestamp,
+            }
+        )
+
+
+class _Receiver:
+    """A handler whose errors are nobody else's."""
 
     def __init__(self, handler: EventHandler) -> None:
-        self._handler = handler
+        self.handler = handler
+        self.on_event = handler.on_event
         self._failures = 0
 
-    async def on_event(self, event: ExecutionEvent) -> None:
-        try:
-            await self._handler.on_event(event)
-        except Exception:  # noqa: BLE001 (whatever a handler raises, the run goes on)
-            self._failures += 1
-            # One that fails for a line mostly fails for a million lines.
-            level = logging.ERROR if self._failures == 1 else logging.DEBUG
-            _log.log(
-                level,
-                "event handler %s failed on a %r event and goes on; "
-                "further failures of it are logged as DEBUG",
-                type(self._handler).__name__,
-                event.event_type,
-                exc_info=True,
-            )
+    def failed(self, event: ExecutionEvent) -> None:
+        """Log the exception that the handler has just raised."""
+        self._failures += 1
+        # One that fails for a line mostly fails for a million lines.
+        level = logging.ERROR if self._failures == 1 else logging.DEBUG
+        _log.log(
+            level,
+            "event handler %s failed on a %r event and goes on; "
+            "further failures of it are logged as DEBUG",
+            type(self.handler).__name__,
+            event.event_type,
+            exc_info=True,
+        )
 
     async def aclose(self) -> None:
-        close = getattr(self._handler, "aclose", None)
+        close = getattr(self.handler, "aclose", None)
         if close is None:
             return
         try:
             await close()
         except Exception:  # noqa: BLE001 (whatever a handler raises, the run goes on)
-            _log.exception("could not close event handler %s", type(self._handler).__name__)
+            _log.exception("could not close event handler %s", type(self.handler).__name__)
 
 
 class _Names:

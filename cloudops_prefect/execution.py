@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloudops_prefect.commands import check_working_dir, complete_env, invocation
-from cloudops_prefect.env_secrets import secret_values
 from cloudops_prefect.errors import (
     CommandFailedError,
     ExecutionCancelledError,
@@ -24,7 +21,7 @@ from cloudops_prefect.errors import (
 from cloudops_prefect.models import ExecutionResult, ExecutionStatus, ScriptCommand, one_line
 from cloudops_prefect.output import OutputLog
 from cloudops_prefect.process import ProcessOutcome, StopRequest, run_process
-from cloudops_prefect.redaction import Redactor, redactor_of
+from cloudops_prefect.shown import redactor_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -33,6 +30,7 @@ if TYPE_CHECKING:
     from cloudops_prefect.config import ExecutionConfig
     from cloudops_prefect.models import ExecutionRequest
     from cloudops_prefect.process import Description
+    from cloudops_prefect.redaction import Redactor
 
 NOT_STARTED = -1
 CANNOT_START = (SpawnFailedError, ValidationError, ExecutionIOError)
@@ -72,7 +70,7 @@ class CommandExecution:
         """Replaces what may not be seen of this command."""
         if self._redactor is not None:
             return self._redactor
-        return redactor_for(self.config, (self.env, self.request.env), self.secrets)
+        return redactor_for(self.config, [self.request], self.secrets, self.env)
 
     def open(self) -> OutputLog:
         """Opens the log, so that readers may follow it from before the first byte.
@@ -90,21 +88,11 @@ class CommandExecution:
         )
         return self.log
 
-    async def run(self, refusal: ExecutionError | None = None) -> ExecutionResult:
+    async def run(self) -> ExecutionResult:
         """Runs the command to its end and returns the result, without the output it kept.
 
         A command that can't be started has a result too: failed, exit code -1.
-
-        Args:
-            refusal: Why the command can't be started, if that is known already.
         """
-        if refusal is not None:
-            self.result = self._not_started(refusal, datetime.now(UTC))
-        else:
-            self.result = await self._run()
-        return self.result
-
-    async def _run(self) -> ExecutionResult:
         started = datetime.now(UTC)
         try:
             log = self.log or self.open()
@@ -114,8 +102,19 @@ class CommandExecution:
                 for note in self._notes(outcome):
                     log.note(note)
         except CANNOT_START as error:
-            return self._not_started(error, started)
-        return self._ended(outcome)
+            return self.fail(error, started)
+        self.result = self._ended(outcome)
+        return self.result
+
+    def fail(self, error: Exception, started: datetime | None = None) -> ExecutionResult:
+        """Ends an execution that goes no further as failed, with exit code -1."""
+        if self.log is not None:
+            self.log.close()
+        reason = str(error) if isinstance(error, ExecutionError) else f"unforeseen: {error!r}"
+        ended = datetime.now(UTC)
+        status = ExecutionStatus.FAILED
+        self.result = self._result(status, NOT_STARTED, reason, started or ended, ended)
+        return self.result
 
     def result_with_output(self) -> ExecutionResult:
         """Returns the result together with the end of what the command printed on each stream."""
@@ -153,11 +152,6 @@ class CommandExecution:
     @property
     def _timeout_ms(self) -> int:
         return self.request.effective_timeout_ms(self.config)
-
-    def _not_started(self, error: ExecutionError, started: datetime) -> ExecutionResult:
-        return self._result(
-            ExecutionStatus.FAILED, NOT_STARTED, str(error), started, datetime.now(UTC)
-        )
 
     def _ended(self, outcome: ProcessOutcome) -> ExecutionResult:
         status, error = self._verdict(outcome)
@@ -211,20 +205,6 @@ class CommandExecution:
         )
 
 
-def redactor_for(
-    config: ExecutionConfig, envs: Iterable[Mapping[str, str]] = (), secrets: Iterable[str] = ()
-) -> Redactor:
-    """Returns what replaces secrets wherever something of a command is shown.
-
-    Args:
-        config: Its `redact_env` tells which variables are secret, of `envs` and of this process.
-        envs: What is added to this process's environment for the command.
-        secrets: Values that are secret whatever they are called.
-    """
-    named = (secret_values(env, config.redact_env) for env in (os.environ, *envs))
-    return redactor_of(frozenset(chain(secrets, *named)))
-
-
 def describe_signal(returncode: int) -> str | None:
     """Names the signal that ended a process, None if it exited by itself."""
     if returncode >= 0:
@@ -247,10 +227,18 @@ def check_paths(request: ExecutionRequest, *, later: bool = False) -> None:
     """
     working_dir = request.working_dir
     if working_dir is not None:
-        if later and not working_dir.exists():
+        if later and not _is_there(working_dir):
             return
         check_working_dir(working_dir)
     if isinstance(request.command, ScriptCommand):
         directory = (working_dir or Path()) / request.command.path.parent
-        if directory.exists() or not later:
+        if not later or _is_there(directory):
             invocation(request.command, request.env, working_dir)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        # What is above it may be closed to us.
+        return False

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from cloudops_prefect.json_nodes import compose_json
 from cloudops_prefect.mistakes import Mistake, did_you_mean, field_text, shown
-from cloudops_prefect.nodes import TextError, has_path, line_and_column, offset_of, to_data
+from cloudops_prefect.nodes import TextError, has_path, line_and_column, line_at, offset_of, to_data
 from cloudops_prefect.yaml_nodes import compose_yaml
 
 if TYPE_CHECKING:
@@ -106,5 +106,6 @@ class Findings:
         kind: Literal["missing", "command", "other"],
     ) -> None:
         line, column = line_and_column(self._text, offset)
-        mistake = Mistake(self._source, line, column, field, message, hint, kind)
+        text = line_at(self._text, offset)
+        mistake = Mistake(self._source, line, column, field, message, hint, kind, text)
         self._mistakes.setdefault(mistake)

@@ -21,6 +21,7 @@ from cloudops_prefect.compilation import (
     run_plan_here,
 )
 from cloudops_prefect.control import sigterm
+from cloudops_prefect.delivery import until_delivered
 from cloudops_prefect.errors import ValidationError
 from cloudops_prefect.graph import plan_graph
 from cloudops_prefect.models import ExecutionPlan, ExecutionRequest
@@ -30,12 +31,12 @@ from cloudops_prefect.naming import (
     is_made_up,
     plan_run_name,
     shown_name,
+    shown_text,
     tags_of,
 )
 from cloudops_prefect.orphaned import outlive_the_worker
 from cloudops_prefect.parameters import plan_of, request_of
 from cloudops_prefect.plan_store import with_stored_plan
-from cloudops_prefect.publishing import until_delivered
 from cloudops_prefect.services import Services, current_services
 from cloudops_prefect.stranded import leave_if_taken
 from cloudops_prefect.unbegun import tell_cancellation_at_exit
@@ -65,7 +66,8 @@ async def run_plan(plan: ExecutionPlan) -> Any:
                 await _heed_earlier_cancellation(services)
                 return await run_plan_here(plan, plan_graph(plan))
         except ValidationError as error:
-            return Failed(message=str(error), data=error)
+            message = shown_text(str(error), plan.commands, services.config)
+            return Failed(message=message, data=error)
 
 
 @flow(name=RUN_COMMAND, **flow_options())
@@ -86,7 +88,8 @@ async def run_command(request: ExecutionRequest) -> Any:
                 await _heed_earlier_cancellation(services)
                 return await run_command_here(request)
         except ValidationError as error:
-            return Failed(message=str(error), data=error)
+            message = shown_text(str(error), [request], services.config)
+            return Failed(message=message, data=error)
 
 
 async def _heed_other_processes() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
@@ -69,8 +68,8 @@ def graph_errors(plan: ExecutionPlan) -> Iterator[InvalidPlanError]:
     if strategy.type == "parallel":
         yield from _concurrency_errors(strategy.max_concurrency)
     elif strategy.type == "dependency_graph" and plan.commands:
-        errors = list(_index_errors(plan, strategy.dependencies))
-        yield from errors or _cycle_errors(plan)
+        yield from _index_errors(plan, strategy.dependencies)
+        yield from _cycle_errors(plan)
 
 
 def _edges(plan: ExecutionPlan) -> Iterator[tuple[int, int]]:
@@ -108,15 +107,21 @@ def _index_errors(
 
 
 def _cycle_errors(plan: ExecutionPlan) -> Iterator[InvalidPlanError]:
-    edges = [*_edges(plan)]
+    indices = range(len(plan.commands))
+    edges = [
+        (before, after)
+        for before, after in _edges(plan)
+        if before != after and before in indices and after in indices
+    ]
     # Where all edges go up there is no cycle, and 0.15 s for the import are saved.
     if all(before < after for before, after in edges):
         return
     import networkx as nx
 
     graph: nx.DiGraph[int] = nx.DiGraph(edges)
-    with suppress(nx.NetworkXNoCycle):
-        found = cast("list[tuple[int, int]]", nx.find_cycle(graph))  # pyright: ignore[reportUnknownMemberType]
+    knots = [knot for knot in nx.strongly_connected_components(graph) if len(knot) > 1]
+    for knot in sorted(knots, key=min):
+        found = cast("list[tuple[int, int]]", nx.find_cycle(graph.subgraph(knot)))  # pyright: ignore[reportUnknownMemberType]
         cycle = [before for before, _ in found]
         yield _dependency_error(
             min(cycle), f"commands wait for each other in a cycle: {_cycle_text(plan, cycle)}"
@@ -137,7 +142,10 @@ def _cycle_text(plan: ExecutionPlan, cycle: list[int]) -> str:
 
 
 def _label(plan: ExecutionPlan, index: int) -> str:
-    return f"{index} ({plan.commands[index].display_name})"
+    # Cut short or rewritten it may have a part of a secret, which nobody finds in the message then.
+    request = plan.commands[index]
+    whole = request.display_name == request.display_text
+    return f"{index} ({request.display_name})" if whole else str(index)
 
 
 def _existing(count: int) -> str:

@@ -163,7 +163,7 @@ async def _find_in_plans(client: PrefectClient, wanted: UUID) -> Execution:
     while True:
         runs = await client.read_flow_runs(
             flow_filter=FlowFilter(name=FlowFilterName(any_=[RUN_PLAN])),
-            flow_run_filter=FlowRunFilter(expected_start_time=_due()),
+            flow_run_filter=FlowRunFilter(expected_start_time=due()),
             sort=FlowRunSort.EXPECTED_START_TIME_DESC,
             limit=PAGE,
             offset=offset,
@@ -303,7 +303,7 @@ async def read_list(  # noqa: PLR0913 (what a list may be narrowed by)
         text: Only those with this in their name, in upper or lower case.
     """
     wanted = FlowRunFilter(
-        expected_start_time=_due(since),
+        expected_start_time=due(since),
         state=None if status is None else _state_filter(status),
         tags=FlowRunFilterTags(all_=[*tags]) if tags else None,
         name=FlowRunFilterName(like_=text) if text else None,
@@ -333,8 +333,9 @@ def _state_filter(status: ExecutionStatus) -> FlowRunFilterState:
     return wanted
 
 
-def _due(since: datetime | None = None) -> FlowRunFilterExpectedStartTime:
-    # A schedule has its next hundred runs there already; the clocks of two machines may differ.
+def due(since: datetime | None = None) -> FlowRunFilterExpectedStartTime:
+    """Leaves out what a schedule has there already: its next hundred runs."""
+    # The clocks of two machines may differ.
     soon = datetime.now(UTC) + timedelta(minutes=1)
     return FlowRunFilterExpectedStartTime(before_=soon, after_=since)  # pyright: ignore[reportArgumentType]
 

@@ -2,52 +2,81 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-import anyio
+from anyio import to_thread
 
 from cloudops_prefect.api_logs import read_by_command, read_whole
 from cloudops_prefect.history import newest_attempt
+from cloudops_prefect.logfiles import is_here
 from cloudops_prefect.plan_run import task_run_id
 from cloudops_prefect.records import RecordReader
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from pathlib import Path
     from uuid import UUID
+
+    from prefect.client.orchestration import PrefectClient
 
     from cloudops_prefect.config import ExecutionConfig
     from cloudops_prefect.history import Execution
     from cloudops_prefect.services import Services
 
+BLOCK = 1024 * 1024
+
 
 async def read_log(services: Services, execution: Execution) -> str:
-    """Reads what an execution has printed; a plan's commands one after the other.
+    """Reads what an execution has printed; the ends of lines stay what they are."""
+    parts = await log_parts(services.client, services.config, execution)
+    return await to_thread.run_sync(text_of, parts)
 
-    A command that was tried more than once is read as it ran last.
+
+def text_of(parts: Iterable[Path | str]) -> str:
+    """Reads what `log_parts` returns as one text."""
+    return b"".join(blocks_of(parts)).decode(errors="replace")
+
+
+def blocks_of(parts: Iterable[Path | str]) -> Iterator[bytes]:
+    """Reads what `log_parts` returns in blocks, so that a large log takes no memory."""
+    for part in parts:
+        if isinstance(part, str):
+            yield part.encode()
+            continue
+        # Logs may be pruned meanwhile.
+        with suppress(FileNotFoundError), part.open("rb") as log:
+            while block := log.read(BLOCK):
+                yield block
+
+
+async def log_parts(
+    client: PrefectClient, config: ExecutionConfig, execution: Execution
+) -> list[Path | str]:
+    """Finds what an execution has printed: its log if that is here, else what the API has of it.
+
+    A plan's commands come one after the other; one that was tried more than once as it ran last.
     """
     plan = execution.plan
+    if plan is not None and execution.index is None:
+        return await _parts_of_plan(client, config, execution, len(plan.commands))
+    path = config.log_path(execution.id)
+    if is_here(path):
+        return [path]
     if execution.index is not None:
-        return await _read_command(services, execution)
-    if plan is None and (text := await _read_file(services.config, execution.id)) is not None:
-        return text
-    count = 1 if plan is None else len(plan.commands)
-    return "".join(await _read_commands(services, execution, count))
+        return [await read_whole(client, execution.flow_run.id, execution.id)]
+    return await _parts_of_plan(client, config, execution, 1)
 
 
-async def _read_command(services: Services, execution: Execution) -> str:
-    if (text := await _read_file(services.config, execution.id)) is not None:
-        return text
-    return await read_whole(services.client, execution.flow_run.id, execution.id)
-
-
-async def _read_commands(services: Services, execution: Execution, count: int) -> list[str]:
+async def _parts_of_plan(
+    client: PrefectClient, config: ExecutionConfig, execution: Execution, count: int
+) -> list[Path | str]:
     tries = [_tries(execution, index) for index in range(count)]
-    texts = [await _newest_file(services.config, ids) for ids in tries]
-    if None not in texts:
-        return [text or "" for text in texts]
-    kept = await _read_api(services, execution)
+    paths = [next(filter(is_here, map(config.log_path, ids)), None) for ids in tries]
+    kept = await _read_api(client, execution.flow_run.id) if None in paths else {}
     return [
-        next((kept[one] for one in ids if one in kept), "") if text is None else text
-        for text, ids in zip(texts, tries, strict=True)
+        path or next((kept[one] for one in ids if one in kept), "")
+        for path, ids in zip(paths, tries, strict=True)
     ]
 
 
@@ -58,27 +87,11 @@ def _tries(execution: Execution, index: int) -> list[UUID]:
     return [task_run_id(flow_run.id, attempt, index) for attempt in attempts]
 
 
-async def _read_api(services: Services, execution: Execution) -> dict[UUID, str]:
-    flow_run_id = execution.flow_run.id
+async def _read_api(client: PrefectClient, flow_run_id: UUID) -> dict[UUID, str]:
     # Before the logs: of what has a result, they are complete.
-    records = await RecordReader(flow_run_id).read(services.client)
+    records = await RecordReader(flow_run_id).read(client)
     ended = {task_run_id(flow_run_id, one.attempt, one.index) for one in records}
-    texts = await read_by_command(services.client, flow_run_id)
+    texts = await read_by_command(client, flow_run_id)
     for printing in texts.keys() - ended:
-        texts[printing] = await read_whole(services.client, flow_run_id, printing)
+        texts[printing] = await read_whole(client, flow_run_id, printing)
     return texts
-
-
-async def _newest_file(config: ExecutionConfig, tries: list[UUID]) -> str | None:
-    for execution_id in tries:
-        if (text := await _read_file(config, execution_id)) is not None:
-            return text
-    return None
-
-
-async def _read_file(config: ExecutionConfig, execution_id: UUID) -> str | None:
-    path = anyio.Path(config.log_path(execution_id))
-    try:
-        return await path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return None

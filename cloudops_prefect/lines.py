@@ -152,7 +152,7 @@ async def follow_groups(
     Raises:
         ExecutionIOError: The log exists and can't be read.
     """
-    lines = _Lines()
+    lines = LogLines()
     with OutputReader(path, start) as reader, _Listener(path, still_running) as listener:
         async for chunks in _follow(reader, listener):
             for chunk in chunks:
@@ -185,7 +185,7 @@ def read_lines(path: Path, start: Position | None = None) -> Iterator[LineGroup]
     Raises:
         ExecutionIOError: The log exists and can't be read.
     """
-    lines = _Lines()
+    lines = LogLines()
     with OutputReader(path, start) as reader:
         for chunk in _rest(reader):
             if group := lines.feed(chunk):
@@ -193,14 +193,15 @@ def read_lines(path: Path, start: Position | None = None) -> Iterator[LineGroup]
     yield from lines.flush()
 
 
-class _Lines:
-    """The framers of one log."""
+class LogLines:
+    """Cuts the chunks of one log into lines, each stream's by itself; as `LineFramer`."""
 
-    def __init__(self) -> None:
-        self._framers: dict[Kind, LineFramer] = {kind: LineFramer() for kind in CODES}
+    def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
+        self._framers: dict[Kind, LineFramer] = {kind: LineFramer(max_line_bytes) for kind in CODES}
         self._last: Chunk | None = None
 
     def feed(self, chunk: Chunk) -> LineGroup | None:
+        """Return the lines that are complete with this chunk, if there are any."""
         self._last = chunk
         lines = self._framers[chunk.kind].feed(chunk.data)
         if chunk.kind == "note":
@@ -209,6 +210,7 @@ class _Lines:
         return LineGroup(chunk.kind, lines, chunk.time) if lines else None
 
     def flush(self) -> Iterator[LineGroup]:
+        """Yield what stands after the last newline of each stream."""
         for kind, framer in self._framers.items():
             if self._last is not None and (lines := framer.flush()):
                 yield LineGroup(kind, lines, self._last.time)

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 SUFFIX = ".alive"
 _MAX_BYTES = 4096
+_held: set[int] = set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +53,30 @@ def sign_of_life(directory: Path, sign: Sign) -> Generator[None]:
             directory_fd = open_directory(directory)
             files.callback(os.close, directory_fd)
             fd = open_locked(directory_fd, path)
-            files.callback(os.close, fd)
+            _held.add(fd)
+            files.callback(_let_go, fd)
             os.ftruncate(fd, 0)
             os.write(fd, f"{sign.attempt} {sign.api_url}".encode())
             has_left_it = True
         yield
         if has_left_it:
             path.unlink(missing_ok=True)
+
+
+def _let_go(fd: int) -> None:
+    # In a forked child the number may be another file's by now.
+    if fd in _held:
+        _held.remove(fd)
+        os.close(fd)
+
+
+def _let_go_of_all() -> None:
+    """In a forked child: the lock would go on for as long as the child lives."""
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_let_go_of_all)
 
 
 def signs_of_the_dead(directory: Path, api_url: str) -> Iterator[Sign]:
@@ -88,7 +106,11 @@ def signs_of_the_dead(directory: Path, api_url: str) -> Iterator[Sign]:
 
 
 def _lock_of_the_dead(directory_fd: int, path: Path) -> int | None:
-    fd = open_private(directory_fd, path)
+    try:
+        fd = open_private(directory_fd, path)
+    except ExecutionIOError:
+        # Another user's, who shares the directory.
+        return None
     # Between the look into the directory and here its run may have ended properly.
     if try_lock(fd) and is_still_there(fd, directory_fd, path.name):
         return fd

@@ -2,38 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from contextlib import asynccontextmanager
 from functools import partial
 from http.client import NOT_FOUND
 from itertools import chain, repeat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
+from uuid import uuid4
 
 import anyio
-from httpx import HTTPStatusError
-from prefect.exceptions import ObjectNotFound
+from prefect.client.schemas.objects import StateDetails
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.flow_engine import run_flow_async
-from prefect.states import Cancelled, Cancelling, Crashed, Pending
+from prefect.states import Cancelled, Crashed, Pending
 
-from cloudops_prefect import deployed_runs, recording
+from cloudops_prefect import recording
 from cloudops_prefect.api_errors import api_complaint
 from cloudops_prefect.crashes import shows_that_it_lives
-from cloudops_prefect.errors import ExecutionCancelledError, ExecutionNotRunningError
-from cloudops_prefect.history import read_status
+from cloudops_prefect.delivery import until_delivered
+from cloudops_prefect.errors import ExecutionCancelledError, ExecutionIOError
 from cloudops_prefect.models import ExecutionPlan
-from cloudops_prefect.naming import LOCAL, shown_name
-from cloudops_prefect.publishing import until_delivered
-from cloudops_prefect.tasks import TASKS
+from cloudops_prefect.naming import LOCAL
+from cloudops_prefect.unheard import unless_unheard
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from uuid import UUID
 
     from prefect.client.orchestration import PrefectClient
-    from prefect.client.schemas.objects import FlowRun
+    from prefect.client.schemas.objects import FlowRun, State
 
     from cloudops_prefect.control import RunControl
-    from cloudops_prefect.history import Execution
+    from cloudops_prefect.plan_run import PlanRun
     from cloudops_prefect.services import Services
     from cloudops_prefect.work import Work
 
@@ -42,10 +43,47 @@ ENDING_INTERVAL = 0.02
 logger = logging.getLogger("cloudops_prefect.engine")
 
 
-async def create_run(services: Services, work: Work, idempotency_key: str | None) -> FlowRun:
-    """Creates the run at the API; Prefect's UI cancels only runs that belong to a deployment."""
+async def create_run(
+    services: Services, work: Work, idempotency_key: str | None
+) -> tuple[FlowRun, bool]:
+    """Creates the run at the API, unless the key has done so before; says whether the run is new.
+
+    Prefect's UI cancels only runs that belong to a deployment. Whoever gives up while the API
+    creates a run leaves none that waits for ever.
+    """
+    ours = StateDetails(transition_id=uuid4())
+    pending = Pending(state_details=ours)
+    creating = asyncio.create_task(_create(services, work, pending, idempotency_key))
+    try:
+        flow_run = await asyncio.shield(creating)
+    except asyncio.CancelledError:
+        with anyio.CancelScope(shield=True):
+            flow_run = await creating
+            if _is_made_with(ours, flow_run):
+                await services.client.set_flow_run_state(flow_run.id, _cancelled(), force=True)
+        raise
+    return flow_run, _is_made_with(ours, flow_run)
+
+
+async def _create(
+    services: Services, work: Work, state: State[Any], idempotency_key: str | None
+) -> FlowRun:
+    known = services.local_deployments.get(work.flow_name)
+    if known is not None:
+        try:
+            return await work.create_run(services, known, state, idempotency_key)
+        except PrefectHTTPStatusError as error:
+            # Somebody may have deleted it since.
+            if error.response.status_code != NOT_FOUND:
+                raise
     deployment_id = await _local_deployment(services.client, work.flow_name)
-    return await work.create_run(services, deployment_id, Pending(), idempotency_key)
+    services.local_deployments[work.flow_name] = deployment_id
+    return await work.create_run(services, deployment_id, state, idempotency_key)
+
+
+def _is_made_with(details: StateDetails, flow_run: FlowRun) -> bool:
+    state = flow_run.state
+    return state is not None and state.state_details.transition_id == details.transition_id
 
 
 async def reopen_run(services: Services, flow_run_id: UUID) -> FlowRun:
@@ -61,7 +99,12 @@ async def drive(services: Services, work: Work, flow_run: FlowRun) -> None:
     control = services.control(flow_run.id)
     try:
         with shows_that_it_lives(flow_run.id, flow_run.run_count + 1, services.config):
-            await _run_to_its_end(services, work, flow_run, control)
+            async with unless_unheard(services.client, flow_run.id, control):
+                await _run_to_its_end(services, work, flow_run, control)
+    except ExecutionIOError as error:
+        # Its sign of life is left, so that the next engine of this machine tells its end.
+        services.runs.pop(flow_run.id, None)
+        logger.warning("Run %s is left as it is: %s", flow_run.id, error)
     finally:
         services.driven.discard(flow_run.id)
         services.line.leave(flow_run.id)
@@ -75,20 +118,37 @@ async def _run_to_its_end(
 ) -> None:
     try:
         async with _slot(services, work, flow_run.id, control):
-            if not control.cancelled:
-                await _run(services, work, flow_run)
-                return
-            final = Cancelled(message=str(ExecutionCancelledError()))
+            told = None if control.cancelled else await _run(services, work, flow_run)
+        missing = _untold(services.runs.get(flow_run.id), told)
     except Exception as error:
         run = services.runs.get(flow_run.id)
-        if run is None or run.final_state is None:
+        if run is None and control.cancelled:
+            missing = _cancelled()
+        elif run is None or run.final_state is None:
             logger.exception("Run %s could not be brought to its end", flow_run.id)
-            final = Crashed(message=f"the run could not be brought to its end: {error!r}")
+            missing = Crashed(message=f"the run could not be brought to its end: {error!r}")
         else:
-            final = run.final_state
-    await until_delivered(
-        partial(services.client.set_flow_run_state, flow_run.id, final, force=True)
-    )
+            missing = run.final_state
+    if missing is not None:
+        tell = services.client.set_flow_run_state
+        await until_delivered(partial(tell, flow_run.id, missing, force=True))
+
+
+def _untold(run: PlanRun | None, told: State[Any] | None) -> State[Any] | None:
+    """Returns the state in which a run has ended, None if it is what the API was told last.
+
+    Of a run that is being cancelled the API takes neither that it begins nor that it completes.
+    """
+    if told is None or not told.is_final():
+        return _cancelled()
+    ended = None if run is None else run.final_state
+    if ended is None or told.is_cancelled() or (ended.type, ended.name) == (told.type, told.name):
+        return None
+    return ended
+
+
+def _cancelled() -> State[Any]:
+    return Cancelled(message=str(ExecutionCancelledError()))
 
 
 @asynccontextmanager
@@ -109,73 +169,36 @@ async def _slot(
             services.slots.release_on_behalf_of(flow_run_id)
 
 
-async def _run(services: Services, work: Work, flow_run: FlowRun) -> None:
+async def _run(services: Services, work: Work, flow_run: FlowRun) -> State[Any]:
     # For a run of a deployment Prefect has the event loop wait for a thread that subscribes to its
     # suspension, and for the thread's end; nobody could resume a run of this process.
     flow_run = flow_run.model_copy(update={"deployment_id": None})
-    for delay in chain((0.5, 1, 2, 5), repeat(10)):
+    delays = chain((0.5, 1, 2, 5), repeat(10))
+    while True:
         try:
-            await run_flow_async(
-                work.compiled(services), flow_run=flow_run, parameters={}, return_type="state"
-            )
+            flow = work.compiled(services)
+            told = await run_flow_async(flow, flow_run, {}, return_type="state")
+            return cast("State[Any]", told)
         except Exception as error:
             begun = flow_run.id in services.runs
             if begun or api_complaint(error) is None or services.control(flow_run.id).cancelled:
                 raise
+            delay = next(delays)
             logger.debug("The API doesn't answer, trying again in %s s: %s", delay, error)
             await anyio.sleep(delay)
-        else:
-            return
 
 
-async def cancel_here(services: Services, flow_run_id: UUID, task_run_id: UUID | None) -> bool:
-    """Cancels a run of this process, or one command of it, and says whether it was here."""
-    control = services.controls.get(flow_run_id)
-    if control is None:
-        return False
-    if task_run_id is None:
+async def cancel_here(services: Services, execution_id: UUID) -> bool:
+    """Cancels what runs in this process without the API, which may be away; says whether it did."""
+    control, run = services.controls.get(execution_id), services.runs.get(execution_id)
+    if control is not None and (run is None or run.final_state is None):
         control.cancel()
         return True
-    control.cancel_command(task_run_id)
-    return True
-
-
-async def cancel(services: Services, execution: Execution) -> None:
-    """Cancels an execution here, or asks whoever runs it to.
-
-    Raises:
-        ExecutionNotRunningError: if it has ended.
-    """
-    status = await read_status(services.client, execution)
-    if status.is_final:
-        raise ExecutionNotRunningError(execution.id, status)
-    command = None if execution.index is None else execution.id
-    if await cancel_here(services, execution.flow_run.id, command):
-        return
-    if command is None:
-        await deployed_runs.cancel_run(services, execution.flow_run)
-    else:
-        await _ask_to_cancel(services, execution)
-
-
-async def _ask_to_cancel(services: Services, execution: Execution) -> None:
-    """Leaves word for whoever runs a plan that one of its commands is to be cancelled."""
-    client = services.client
-    try:
-        await client.set_task_run_state(execution.id, Cancelling(), force=True)
-    except HTTPStatusError as error:
-        request = execution.request
-        if error.response.status_code != NOT_FOUND or request is None:
-            raise
-        # The API has no task run of a command whose turn has not come.
-        await client.create_task_run(
-            TASKS[request.command.type],
-            execution.flow_run.id,
-            dynamic_key=str(execution.id),
-            id=execution.id,
-            name=shown_name(request, services.config),
-            state=Cancelling(),
-        )
+    for control in services.controls.values():
+        if control.runs(execution_id):
+            control.cancel_command(execution_id)
+            return True
+    return False
 
 
 async def stop_all(services: Services) -> None:

@@ -141,6 +141,11 @@ def is_still_there(fd: int, directory_fd: int, name: str) -> bool:
     return os.path.samestat(named, os.fstat(fd))
 
 
+def is_here(path: Path) -> bool:
+    """Whether a log is on this machine, and not another user's that we may not read."""
+    return os.access(path, os.R_OK)
+
+
 def open_plain(path: Path) -> int:
     """Open a file of ours for reading, never following a symbolic link or waiting for a FIFO.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from concurrent.futures import Future
 from contextvars import copy_context
@@ -14,7 +15,7 @@ from anyio.from_thread import BlockingPortal
 from prefect.context import SettingsContext, get_settings_context
 
 from cloudops_prefect.api_errors import answered_client
-from cloudops_prefect.crashes import tell_crashes
+from cloudops_prefect.dead_runs import tell_crashes
 from cloudops_prefect.services import open_services
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ class LoopThread:
 
     def __init__(self, config: ExecutionConfig) -> None:
         self._config = config
+        self._owner = os.getpid()
         self._ready: Future[_Begun] = Future()
         # Of the caller's context only the settings: a run that is started inside of a flow is not
         # a part of that flow.
@@ -67,9 +69,10 @@ class LoopThread:
         self._thread.start()
 
     @property
-    def failed(self) -> bool:
-        """Whether it could not begin."""
-        return self._ready.done() and self._ready.exception() is not None
+    def usable(self) -> bool:
+        """Whether it runs or is about to: it could begin, and is no forked child's copy."""
+        failed = self._ready.done() and self._ready.exception() is not None
+        return not failed and os.getpid() == self._owner
 
     async def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Runs `function` in the thread, with the services as its first argument."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _SHOWN_CHARACTERS = 60
 _SHOWN_NAMES = 25
 _SHOWN_MISTAKES = 20
+_TAB = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +35,22 @@ class Mistake:
     message: str
     hint: str | None = None
     kind: Literal["missing", "command", "other"] = "other"
+    text: str = ""
 
     @property
     def place(self) -> str:
         """`file:line:column`, as compilers write it."""
         return f"{self.file}:{self.line}:{self.column}"
+
+    @property
+    def excerpt(self) -> list[str]:
+        """What stands at the place, and below it a mark; nothing where the field says enough."""
+        if self.field or not self.text.strip():
+            return []
+        at = self.column - 1
+        before = _visible(self.text[:at][-_SHOWN_CHARACTERS:])
+        after = _visible(self.text[at : at + _SHOWN_CHARACTERS])
+        return [before + after, " " * len(before) + "^"]
 
     def __str__(self) -> str:
         field = f"{self.field}: " if self.field else ""
@@ -50,18 +62,33 @@ def error_of(
     mistakes: Sequence[Mistake], general: type[ValidationError] = InvalidPlanError
 ) -> ValidationError:
     """Return the error for a file's mistakes: the fitting one for one, else one that lists all."""
-    if len(mistakes) > 1:
-        lines = [f"\n  {mistake}" for mistake in mistakes[:_SHOWN_MISTAKES]]
-        if len(mistakes) > _SHOWN_MISTAKES:
-            lines.append(f"\n  and {len(mistakes) - _SHOWN_MISTAKES} more")
-        return general(f"{len(mistakes)} mistakes{''.join(lines)}")
-    [mistake] = mistakes
+    if len(mistakes) == 1:
+        error = _error_of_one(mistakes[0], general)
+    else:
+        error = general(_listed(mistakes))
+    error.mistakes = tuple(mistakes)
+    return error
+
+
+def _error_of_one(mistake: Mistake, general: type[ValidationError]) -> ValidationError:
     if mistake.kind == "missing":
         where = f"{mistake.place}; {mistake.hint}" if mistake.hint else mistake.place
         return MissingFieldError(mistake.field).located(where)
     if mistake.kind == "command":
         return InvalidCommandError(str(mistake))
     return general(str(mistake))
+
+
+def _listed(mistakes: Sequence[Mistake]) -> str:
+    lines = [f"\n  {mistake}" for mistake in mistakes[:_SHOWN_MISTAKES]]
+    if len(mistakes) > _SHOWN_MISTAKES:
+        lines.append(f"\n  and {len(mistakes) - _SHOWN_MISTAKES} more")
+    return f"{len(mistakes)} mistakes{''.join(lines)}"
+
+
+def _visible(text: str) -> str:
+    spaced = text.expandtabs(_TAB)
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in spaced)
 
 
 def nearest(name: str, valid: Iterable[str]) -> str | None:

@@ -240,5 +240,7 @@ class ExecutionPlan(FrozenModel):
             try:
                 request.validate(config)
             except ValidationError as error:
-                raise error.located(f"commands[{index}], {request.display_name}") from None
+                # No command line: cut short, it may have half a secret that nobody finds in it.
+                where = (f"commands[{index}]", one_line(request.name or ""))
+                raise error.located(", ".join(filter(None, where))) from None
         check_graph(self)

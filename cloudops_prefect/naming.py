@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from prefect.settings import get_current_settings
 
+from cloudops_prefect import shown
 from cloudops_prefect.config import ExecutionConfig
-from cloudops_prefect.execution import redactor_for
-from cloudops_prefect.models import one_line
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from uuid import UUID
 
     from cloudops_prefect.models import ExecutionMetadata, ExecutionPlan, ExecutionRequest
@@ -46,8 +46,7 @@ def shown_name(request: ExecutionRequest, config: ExecutionConfig | None = None)
     They are those of its own and the request's environment and its credentials for the API; not
     those of blocks, which are read where the command runs.
     """
-    redactor = redactor_for(config or ExecutionConfig(), [request.env], api_credentials())
-    return one_line(redactor.text(request.display_text))
+    return shown.name_of(request, config or ExecutionConfig(), api_credentials())
 
 
 def plan_run_name(plan: ExecutionPlan, config: ExecutionConfig | None = None) -> str:
@@ -60,9 +59,15 @@ def plan_run_name(plan: ExecutionPlan, config: ExecutionConfig | None = None) ->
 
 def shown_description(plan: ExecutionPlan, config: ExecutionConfig | None = None) -> str:
     """Returns a plan's description as `shown_name` returns a request's name."""
-    envs = [request.env for request in plan.commands]
-    redactor = redactor_for(config or ExecutionConfig(), envs, api_credentials())
-    return redactor.text(plan.description)
+    return shown.description_of(plan, config or ExecutionConfig(), api_credentials())
+
+
+def shown_text(
+    text: str, requests: Iterable[ExecutionRequest], config: ExecutionConfig | None = None
+) -> str:
+    """Returns what is said about requests as `shown_name` returns a request's name."""
+    redactor = shown.redactor_for(config or ExecutionConfig(), requests, api_credentials())
+    return redactor.text(text)
 
 
 def is_made_up(name: str) -> bool:

@@ -165,3 +165,9 @@ def line_and_column(text: str, offset: int) -> tuple[int, int]:
     """Return the place of an offset as editors count it, from 1."""
     before = text[:offset]
     return before.count("\n") + 1, offset - (before.rfind("\n") + 1) + 1
+
+
+def line_at(text: str, offset: int) -> str:
+    """Return the line that an offset is in."""
+    begin = text.rfind("\n", 0, offset) + 1
+    return text[begin:].partition("\n")[0].removesuffix("\r")

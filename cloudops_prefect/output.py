@@ -209,9 +209,11 @@ class OutputLog:
         if stream in self._kept:
             return self._kept[stream]
         try:
+            # No more than there is: for more the whole index would be searched.
+            wanted = min(self._max, self._printed[stream])
             if self._end is None:
-                return self._journal.tail(stream, self._max)
-            return tail_of(self.path, stream, self._max, self.start, self._end)
+                return self._journal.tail(stream, wanted)
+            return tail_of(self.path, stream, wanted, self.start, self._end)
         except OSError:
             return b""
 

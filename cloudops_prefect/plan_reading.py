@@ -11,7 +11,7 @@ from cloudops_prefect.graph import graph_errors
 from cloudops_prefect.mistakes import did_you_mean, nearest, shown
 from cloudops_prefect.models import ExecutionPlan
 from cloudops_prefect.request_reading import STAND_IN, message_at, read_request
-from cloudops_prefect.short_forms import Expansion, Fields, expand
+from cloudops_prefect.short_forms import KNOWN_FIELDS, Expansion, Fields, expand
 from cloudops_prefect.wrong_types import checked, path_of
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def read_plan(findings: Findings, config: ExecutionConfig | None) -> ExecutionPl
 def _expand_all(file: Fields, findings: Findings) -> list[Expansion | None]:
     unknown = [name for name in file if name not in _FIELDS and not _is_aside(name)]
     for name in unknown:
-        findings.add_unknown((name,), _FIELDS)
+        _add_unknown(name, findings)
     entries = file.get("commands")
     if isinstance(entries, list):
         return [
@@ -64,6 +64,14 @@ def _expand_all(file: Fields, findings: Findings) -> list[Expansion | None]:
     elif not any(nearest(name, _FIELDS) == "commands" for name in unknown):
         findings.add_missing(("commands",))
     return [None]
+
+
+def _add_unknown(name: str, findings: Findings) -> None:
+    if name in KNOWN_FIELDS:
+        hint = f"indent it under its command; {did_you_mean(name, _FIELDS)}"
+        findings.add((name,), f"unknown field `{name}`", hint, of_name=True)
+    else:
+        findings.add_unknown((name,), _FIELDS)
 
 
 def _is_aside(name: str) -> bool:

@@ -146,8 +146,8 @@ class PlanRun:
         run = CommandRun(execution, self.flow_run_id, self._id(index))
         with self.control.running(execution):
             end = await run_command_task(run, self._upstream(index))
-        self._publish(index, execution.result_with_output)
         assert execution.result is not None  # noqa: S101 (the task has run)
+        self._publish(index, execution.result_with_output)
         return execution.result, end
 
     def in_order(self, *, with_output: bool = False) -> list[ExecutionResult]:

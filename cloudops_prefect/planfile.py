@@ -34,14 +34,14 @@ __all__ = [
 ]
 
 
-def load_plan(path: str | os.PathLike[str]) -> ExecutionPlan:
-    """Read a plan from a YAML or JSON file.
+def load_plan(path: str | os.PathLike[str], config: ExecutionConfig | None = None) -> ExecutionPlan:
+    """Read a plan from a YAML or JSON file; arguments as `parse_plan`.
 
     Raises:
         InvalidPlanError: The file can't be read, or as `parse_plan`.
         ValidationError: As `parse_plan`.
     """
-    return parse_plan(_text_of(path, InvalidPlanError), str(path))
+    return parse_plan(_text_of(path, InvalidPlanError), str(path), config)
 
 
 def load_request(path: str | os.PathLike[str]) -> ExecutionRequest:
@@ -53,12 +53,15 @@ def load_request(path: str | os.PathLike[str]) -> ExecutionRequest:
     return parse_request(_text_of(path, ValidationError), str(path))
 
 
-def parse_plan(text: str, source: str = "plan") -> ExecutionPlan:
+def parse_plan(
+    text: str, source: str = "plan", config: ExecutionConfig | None = None
+) -> ExecutionPlan:
     """Read a plan from YAML or JSON.
 
     Args:
         text: The content of a plan file.
         source: What messages call it; its end decides nothing but that `.json` must be JSON.
+        config: If given, timeouts above its maximum are refused too.
 
     Raises:
         MissingFieldError: A required field is absent or empty.
@@ -67,7 +70,7 @@ def parse_plan(text: str, source: str = "plan") -> ExecutionPlan:
             and field of each.
     """
     findings = Findings(text, source)
-    plan = read_plan(findings, None)
+    plan = read_plan(findings, config)
     if findings.mistakes:
         raise error_of(findings.mistakes)
     return plan
@@ -117,8 +120,14 @@ def _text_of(path: str | os.PathLike[str], refusal: type[ValidationError]) -> st
     try:
         return Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise refusal(f"{path}: not UTF-8 (byte {error.start} is the first that isn't)") from None
+        raise refusal(f"{_place(path, error)}: not UTF-8; save the file in that encoding") from None
     except ValueError as error:
         raise refusal(f"{path!r}: {error}") from None
     except OSError as error:
         raise refusal(f"{path}: {(error.strerror or str(error)).lower()}") from None
+
+
+def _place(path: str | os.PathLike[str], error: UnicodeDecodeError) -> str:
+    before = error.object[: error.start].decode()
+    line_start = before.rfind("\n") + 1
+    return f"{path}:{before.count(chr(10)) + 1}:{len(before) - line_start + 1}"

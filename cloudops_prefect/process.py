@@ -54,7 +54,7 @@ _SETTLING = 0.2
 _LONGEST_SETTLING = 1.0
 _PATIENCE = 10.0
 _UNKNOWN_RETURNCODE = 255
-"""What asyncio reports where somebody else has waited for the child."""
+"""What asyncio reports where somebody else has waited for the child; ours, too, if nobody can."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,12 +168,14 @@ class _Command:
         leftovers: list[Member] = []
         if ended_by == "exit":
             leftovers = await self._settle()
-        descriptions = tuple(map(self._tree.describe, leftovers))
+        descriptions = self._describe(leftovers)
         if leftovers or ended_by != "exit":
             # anyio's own cancellation comes back each time that it is caught.
             with CancelScope(shield=True):
                 await self._stop(grace_period)
-        survivors = tuple(map(self._tree.describe, self._tree.untouchable()))
+        survivors = self._describe(self._tree.untouchable())
+        if not self._exited:
+            survivors = (self._tree.describe(self._pid), *survivors)
         for pipe in self._pipes:
             pipe.drain()
         returncode = self._reap()
@@ -264,17 +266,18 @@ class _Command:
         """
         now = self._loop.time()
         deadline, complaint = now + grace_period, now + grace_period + _PATIENCE
-        empty_looks = 0
+        empty_looks, untouchable = 0, False
         self._tree.terminate(await self._look())
         while empty_looks < 2:
             members = await self._look()
-            if self._exited and not members:
+            if not members and (self._exited or untouchable):
                 empty_looks += 1
                 continue
             empty_looks = 0
             now = self._loop.time()
             if now >= deadline:
                 self._tree.kill(members)
+                untouchable = self._tree.leader_is_untouchable()
             else:
                 self._tree.terminate_orphans(members, leader_alive=not self._exited)
             if now >= complaint:
@@ -282,6 +285,9 @@ class _Command:
                 complaint = now + _PATIENCE
             with self._watching(members):
                 await self._pause(min(max(deadline - now, 0.02), 0.1))
+
+    def _describe(self, members: list[Member]) -> tuple[Description, ...]:
+        return tuple(self._tree.describe(member.process.pid) for member in members)
 
     async def _look(self, since: float | None = None) -> list[Member]:
         """Look for members of the tree, again and again if it takes that."""
@@ -340,8 +346,12 @@ class _Command:
         self._wakeup.set()
 
     def _reap(self) -> int:
-        """Let the kernel forget the main process. From here on its pid may be another's."""
+        """Let the kernel forget the main process, once it has ended. Its pid may be reused then."""
         self._tree.close()
+        if not self._exited:
+            threading.Thread(target=os.waitpid, args=(self._pid, 0), daemon=True).start()
+            self._popen.returncode = _UNKNOWN_RETURNCODE
+            return _UNKNOWN_RETURNCODE
         try:
             _, status = os.waitpid(self._pid, 0)
         except ChildProcessError:

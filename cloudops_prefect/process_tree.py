@@ -219,9 +219,18 @@ class ProcessTree:
         """Members alive at the last look that the system doesn't let us signal."""
         return [member for member in self._members.values() if member.untouchable]
 
-    def describe(self, member: Member) -> Description:
-        """What a member is to a person who looks for it."""
-        pid = member.process.pid
+    def leader_is_untouchable(self) -> bool:
+        """Whether the system doesn't let us signal the leader."""
+        if self.leader is None:
+            return False
+        try:
+            os.kill(self.leader, 0)
+        except OSError as error:
+            return isinstance(error, PermissionError)
+        return False
+
+    def describe(self, pid: int) -> Description:
+        """What a process is to a person who looks for it."""
         return Description(" ".join(self.table.kernel.argv(pid)) or "?", pid)
 
     def terminate(self, members: list[Member]) -> None:

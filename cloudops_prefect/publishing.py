@@ -8,126 +8,40 @@ slow or absent API costs neither memory nor the command's time, and nothing is l
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from functools import partial
-from itertools import chain, groupby, repeat
-from operator import attrgetter
-from typing import TYPE_CHECKING
+from http.client import REQUEST_ENTITY_TOO_LARGE
+from typing import TYPE_CHECKING, TypeVar
 
 import anyio
-import httpx
-from prefect.client.schemas.actions import LogCreate
+from anyio.lowlevel import checkpoint
 from prefect.exceptions import PrefectHTTPStatusError
+from prefect.settings import get_current_settings
 
-from cloudops_prefect.output import LineFramer
+from cloudops_prefect.delivery import until_delivered
+from cloudops_prefect.errors import ExecutionIOError
+from cloudops_prefect.output_feed import RECORD_BYTES, in_pieces
 from cloudops_prefect.records import ResultRecord, to_artifact
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
     from uuid import UUID
 
     from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.actions import LogCreate
 
     from cloudops_prefect.models import ExecutionResult
-    from cloudops_prefect.output import Chunk, OutputReader
+    from cloudops_prefect.output_feed import OutputFeed
 
-BEGINNING = datetime.min.replace(tzinfo=UTC)
+T = TypeVar("T")
 INTERVAL = 0.25
-"""Seconds between two batches of output."""
+"""Seconds between two batches of output of a run."""
 BATCH_BYTES = 512 * 1024
-MOST_TURNS = 20
-"""Records that one look at a command's output makes at most, of the two streams taking turns."""
 RESULTS_BYTES = 1024 * 1024
 PATIENCE = 120.0
-"""Seconds without an answer from the API after which a flush gives up."""
-
-LOGGER_NAMES = {"stdout": "cloudops.stdout", "stderr": "cloudops.stderr", "note": "cloudops.note"}
-LEVELS = {"stdout": logging.INFO, "stderr": logging.WARNING, "note": logging.WARNING}
+"""Seconds without an answer from the API after which a flush gives up output."""
 
 logger = logging.getLogger("cloudops_prefect.publishing")
-
-
-@dataclass(slots=True)
-class OutputFeed:
-    """An execution's output on its way to the API.
-
-    Attributes:
-        budget: Bytes of output that may still be sent.
-        ended: Whether the command has ended, so that its last bytes are there to be read.
-    """
-
-    path: Path
-    flow_run_id: UUID
-    task_run_id: UUID | None
-    budget: int
-    reader: OutputReader
-    ended: bool = False
-    drained: bool = False
-    last: datetime = BEGINNING
-    framers: dict[str, LineFramer] = field(
-        default_factory=lambda: {name: LineFramer() for name in LOGGER_NAMES}
-    )
-
-    def next_records(self) -> list[LogCreate]:
-        """Reads on and returns log records of whole lines, none if nothing has been printed."""
-        records: list[LogCreate] = []
-        chunks = self.reader.read(min(BATCH_BYTES, self.budget + 1))
-        for chunk in _joined(chunks):
-            self.budget -= len(chunk.data)
-            self._append(records, chunk.kind, self.framers[chunk.kind].feed(chunk.data), chunk.time)
-        if self.budget < 0:
-            records.append(self._limit_reached())
-        elif chunks or not self.ended:
-            return records
-        else:
-            for kind, framer in self.framers.items():
-                self._append(records, kind, framer.flush(), datetime.now(UTC))
-        self.drained = True
-        return records
-
-    def _append(
-        self, records: list[LogCreate], kind: str, lines: list[str], time: datetime
-    ) -> None:
-        if kind == "note":
-            # It begins with a newline if the output before it doesn't end with one.
-            lines = [line for line in lines if line]
-        if lines:
-            records.append(self._record(kind, "\n".join(lines), time))
-
-    def _record(self, kind: str, text: str, time: datetime) -> LogCreate:
-        # The API sorts by time alone: records of one execution must not share a microsecond.
-        self.last = max(time, self.last + timedelta(microseconds=1))
-        return LogCreate(
-            name=LOGGER_NAMES[kind],
-            level=LEVELS[kind],
-            # PostgreSQL's text can't hold a NUL.
-            message=text.replace("\0", "\N{SYMBOL FOR NULL}"),
-            timestamp=self.last,  # pyright: ignore[reportArgumentType]
-            flow_run_id=self.flow_run_id,
-            task_run_id=self.task_run_id,
-        )
-
-    def _limit_reached(self) -> LogCreate:
-        text = f"the limit of output sent to the API is reached; the rest is in {self.path}"
-        return self._record("note", f"[cloudops] {text}", datetime.now(UTC))
-
-
-def _joined(chunks: list[Chunk]) -> list[Chunk]:
-    """Joins what the same stream printed: a program that prints line by line makes many chunks.
-
-    Streams that take turns all the time are put one behind the other, each in its own order.
-    """
-    turns = _turns(chunks)
-    return turns if len(turns) <= MOST_TURNS else _turns(sorted(chunks, key=attrgetter("kind")))
-
-
-def _turns(chunks: list[Chunk]) -> list[Chunk]:
-    turns = [[*turn] for _, turn in groupby(chunks, key=attrgetter("kind"))]
-    return [
-        first._replace(data=b"".join(one.data for one in (first, *rest))) for first, *rest in turns
-    ]
 
 
 @dataclass(slots=True)
@@ -149,57 +63,132 @@ class PendingResult:
         )
 
 
+@dataclass(slots=True)
+class Outbox:
+    """What is on its way to the API of one run.
+
+    Attributes:
+        due: When it is looked at next, by the event loop's clock.
+        awaited: Whether somebody waits for what has ended, which is then sent before that.
+    """
+
+    due: float
+    feeds: list[OutputFeed] = field(default_factory=list["OutputFeed"])
+    results: list[PendingResult] = field(default_factory=list[PendingResult])
+    awaited: bool = False
+
+    @property
+    def holds_what_has_ended(self) -> bool:
+        """Whether something is left to be sent of a command that has ended."""
+        return bool(self.results) or any(feed.ended for feed in self.feeds)
+
+    def give_up_output(self) -> None:
+        """Leaves out what is left of the output of commands that have ended."""
+        for feed in self.feeds:
+            feed.drained = feed.ended
+        self.feeds = [feed for feed in self.feeds if not feed.drained]
+
+
 class Publisher:
     """Sends what the runs of one event loop print and how their commands end.
 
     `run` goes on until its task is cancelled; `flush` first, so that nothing is left behind.
+
+    Attributes:
+        record_bytes: How long a record may be that the API takes.
     """
 
     def __init__(self, client: PrefectClient) -> None:
+        # What Prefect measures is the record as JSON.
+        longest = get_current_settings().logging.to_api.max_log_size // 2
+        self.record_bytes = min(longest, RECORD_BYTES)
         self._client = client
-        self._feeds: dict[UUID, list[OutputFeed]] = {}
-        self._results: dict[UUID, list[PendingResult]] = {}
-        self._urgent = anyio.Event()
+        self._outboxes: dict[UUID, Outbox] = {}
+        self._woken = anyio.Event()
         self._ticked = anyio.Event()
 
     def add_output(self, feed: OutputFeed) -> None:
         """Begins to send an execution's output."""
-        self._feeds.setdefault(feed.flow_run_id, []).append(feed)
+        self._outbox(feed.flow_run_id).feeds.append(feed)
 
     def add_result(self, result: PendingResult) -> None:
         """Queues a command's result."""
-        self._results.setdefault(result.flow_run_id, []).append(result)
+        self._outbox(result.flow_run_id).results.append(result)
 
     async def flush(self, flow_run_id: UUID) -> None:
-        """Waits until the API has everything of a run, for at most `PATIENCE` seconds."""
-        with anyio.move_on_after(PATIENCE) as patience:
-            while flow_run_id in self._feeds or flow_run_id in self._results:
-                ticked = self._ticked
-                self._urgent.set()
-                await ticked.wait()
-        if patience.cancelled_caught:
-            logger.warning("The API doesn't answer: output of run %s is not sent", flow_run_id)
-            self._feeds.pop(flow_run_id, None)
-            self._results.pop(flow_run_id, None)
+        """Waits until the API has everything of the commands of a run that have ended.
+
+        Results are waited for however long the API does not answer; output of which no result is
+        waited for is given up after `PATIENCE` seconds.
+        """
+        if (outbox := self._outboxes.get(flow_run_id)) is not None:
+            outbox.awaited = True
+            self._woken.set()
+        while (outbox := self._outboxes.get(flow_run_id)) and outbox.holds_what_has_ended:
+            with anyio.move_on_after(PATIENCE) as patience:
+                await self._ticked.wait()
+            if patience.cancelled_caught and not outbox.results:
+                logger.warning("The API doesn't answer: output of run %s is not sent", flow_run_id)
+                outbox.give_up_output()
 
     async def run(self) -> None:
-        """Sends a batch whenever there is one, `INTERVAL` seconds apart unless somebody waits."""
+        """Sends what there is of a run every `INTERVAL` seconds, at once what somebody awaits."""
         while True:
-            with anyio.move_on_after(INTERVAL):
-                await self._urgent.wait()
-            self._urgent = anyio.Event()
-            # Who reads a command's result may rely on its output being there.
-            results = {flow_run_id: len(ended) for flow_run_id, ended in self._results.items()}
-            for flow_run_id in [*self._feeds]:
-                await self._send_output(flow_run_id)
-            for flow_run_id, count in results.items():
-                await self._send_results(flow_run_id, count)
-            self._ticked.set()
-            self._ticked = anyio.Event()
+            await self._until_due()
+            for flow_run_id, outbox in [*self._outboxes.items()]:
+                try:
+                    await self._send_due(outbox)
+                except Exception:
+                    logger.exception("What run %s has left can't be sent", flow_run_id)
+                    outbox.feeds, outbox.results = [], []
+                if not outbox.feeds and not outbox.results:
+                    del self._outboxes[flow_run_id]
+            self._tick()
 
-    async def _send_results(self, flow_run_id: UUID, count: int) -> None:
-        pending = self._results.get(flow_run_id, [])
-        count = min(count, len(pending))
+    def _outbox(self, flow_run_id: UUID) -> Outbox:
+        if not self._outboxes:
+            self._woken.set()
+        if (outbox := self._outboxes.get(flow_run_id)) is None:
+            outbox = self._outboxes[flow_run_id] = Outbox(anyio.current_time() + INTERVAL)
+        return outbox
+
+    async def _until_due(self) -> None:
+        due = min((outbox.due for outbox in self._outboxes.values()), default=math.inf)
+        with anyio.move_on_after(due - anyio.current_time()):
+            await self._woken.wait()
+        self._woken = anyio.Event()
+
+    def _tick(self) -> None:
+        self._ticked.set()
+        self._ticked = anyio.Event()
+
+    async def _send_due(self, outbox: Outbox) -> None:
+        now = anyio.current_time()
+        is_due = outbox.due <= now
+        if not is_due and not outbox.awaited:
+            return
+        if is_due:
+            outbox.due = now + INTERVAL
+        outbox.awaited = False
+        # Who reads a command's result may rely on its output being there.
+        ended = len(outbox.results)
+        await self._send_output([feed for feed in outbox.feeds if is_due or feed.ended])
+        outbox.feeds = [feed for feed in outbox.feeds if not feed.drained]
+        await self._send_results(outbox.results, ended)
+
+    async def _send_output(self, feeds: list[OutputFeed]) -> None:
+        batch = LogBatch(self._send_logs)
+        for feed in feeds:
+            try:
+                await _read_on(feed, batch)
+            except ExecutionIOError as error:
+                await batch.add(feed.unreadable(error))
+        await batch.send()
+
+    async def _send_logs(self, records: list[LogCreate]) -> None:
+        await self._deliver(self._client.create_logs, records, _shorter)
+
+    async def _send_results(self, pending: list[PendingResult], count: int) -> None:
         while count > 0:
             records: list[ResultRecord] = []
             size = 0
@@ -208,42 +197,98 @@ class Publisher:
                 size += len(record.result.stdout) + len(record.result.stderr)
                 if size > RESULTS_BYTES:
                     break
-            artifact = to_artifact(flow_run_id, records)
-            await until_delivered(partial(self._client.create_artifact, artifact))
+            await self._deliver(self._create_artifact, records, _smaller)
             del pending[: len(records)]
             count -= len(records)
-        if not pending:
-            self._results.pop(flow_run_id, None)
 
-    async def _send_output(self, flow_run_id: UUID) -> None:
-        feeds = self._feeds.get(flow_run_id, [])
-        batch: list[LogCreate] = []
-        size = 0
-        for feed in feeds:
-            while not feed.drained and (records := feed.next_records()):
-                batch += records
-                size += sum(len(record.message) for record in records)
-                if size > BATCH_BYTES:
-                    await until_delivered(partial(self._client.create_logs, batch))
-                    batch, size = [], 0
-        if batch:
-            await until_delivered(partial(self._client.create_logs, batch))
-        feeds[:] = [feed for feed in feeds if not feed.drained]
-        if not feeds:
-            self._feeds.pop(flow_run_id, None)
+    async def _create_artifact(self, records: list[ResultRecord]) -> None:
+        artifact = to_artifact(records[0].flow_run_id, records)
+        document = artifact.model_dump(mode="json", exclude_unset=True)
+        # The client's method for it emits an event too, which costs more than the artifact.
+        await self._client.request("POST", "/artifacts/", json=document)
+
+    async def _deliver(
+        self,
+        send: Callable[[list[T]], Awaitable[object]],
+        items: list[T],
+        parts_of: Callable[[list[T]], list[list[T]]],
+    ) -> None:
+        """Sends items at once; in parts if the API, or a proxy before it, finds them too large."""
+
+        async def attempt() -> None:
+            try:
+                await send(items)
+            except PrefectHTTPStatusError as error:
+                too_large = error.response.status_code == REQUEST_ENTITY_TOO_LARGE
+                if not too_large or not (parts := parts_of(items)):
+                    raise
+                for part in parts:
+                    await self._deliver(send, part, parts_of)
+
+        await until_delivered(attempt)
+        self._tick()
 
 
-async def until_delivered(send: Callable[[], Awaitable[object]]) -> None:
-    """Sends again until the API answers; what it refuses is dropped, with a warning."""
-    for delay in chain((0.5, 1, 2, 5), repeat(10)):
-        try:
-            await send()
-        except PrefectHTTPStatusError as error:
-            if error.response.is_client_error:
-                logger.warning("The API refused output or results: %s", error)
-                return
-        except (httpx.HTTPError, OSError) as error:
-            logger.debug("The API doesn't answer, trying again in %s s: %s", delay, error)
-        else:
+class LogBatch:
+    """Log records that are sent together, as many of them as `BATCH_BYTES` allow."""
+
+    def __init__(self, send: Callable[[list[LogCreate]], Awaitable[object]]) -> None:
+        self._send = send
+        self._records: list[LogCreate] = []
+        self._size = 0
+
+    async def add(self, records: list[LogCreate]) -> None:
+        """Adds records, and sends those that there is no room for them with."""
+        for record in records:
+            size = len(record.message.encode())
+            if self._size + size > BATCH_BYTES:
+                await self.send()
+            self._records.append(record)
+            self._size += size
+
+    async def send(self) -> None:
+        """Sends what there is."""
+        if self._records:
+            await self._send(self._records)
+            self._records, self._size = [], 0
+
+
+async def _read_on(feed: OutputFeed, batch: LogBatch) -> None:
+    """Adds what has been printed since, to its end if the command has ended."""
+    while not feed.drained:
+        records = feed.next_records()
+        await batch.add(records)
+        if not records and not feed.ended:
             return
-        await anyio.sleep(delay)
+        await checkpoint()
+
+
+def _halves(items: list[T]) -> list[list[T]]:
+    middle = len(items) // 2
+    return [items[:middle], items[middle:]] if middle else []
+
+
+def _shorter(records: list[LogCreate]) -> list[list[LogCreate]]:
+    """Returns halves of what is too large; of a single record halves of its lines."""
+    return _halves(records) or _halves(in_pieces(*records))
+
+
+def _smaller(records: list[ResultRecord]) -> list[list[ResultRecord]]:
+    """Returns halves of what is too large; of a single result one with half of the output."""
+    if halves := _halves(records):
+        return halves
+    (record,) = records
+    result = record.result
+    if not result.stdout and not result.stderr:
+        return []
+    half = {
+        "stdout": _second_half(result.stdout),
+        "stderr": _second_half(result.stderr),
+        "stdout_truncated": result.stdout_truncated or bool(result.stdout),
+        "stderr_truncated": result.stderr_truncated or bool(result.stderr),
+    }
+    return [[record.model_copy(update={"result": result.model_copy(update=half)})]]
+
+
+def _second_half(text: str) -> str:
+    return text[(len(text) + 1) // 2 :]

@@ -1,4 +1,4 @@
-"""The ends of task runs, until the API has recorded them.
+"""The states of task runs: told to the API, and the last of each until it has recorded that.
 
 They travel as events, are there some time after the end, and are dropped by Prefect's worker of
 events while the API is away.
@@ -10,7 +10,7 @@ import logging
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 from prefect.client.schemas.filters import (
@@ -20,7 +20,7 @@ from prefect.client.schemas.filters import (
     TaskRunFilterStateType,
 )
 from prefect.client.schemas.objects import TERMINAL_STATES
-from prefect.states import Pending
+from prefect.states import Running
 from prefect.utilities.engine import emit_task_run_state_change_event
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import State, TaskRun
+    from prefect.events.schemas.events import Event
+    from prefect.types import DateTime
 
 PAGE = 200
 PATIENCE = 60.0
@@ -54,24 +56,59 @@ class TaskRunEnd:
     told: float = field(default_factory=anyio.current_time)
 
 
-def end_of(task_run: TaskRun, state: State[Any]) -> TaskRunEnd:
-    """Returns the end of a task run; to be called inside of its flow."""
-    # By the context Prefect finds the flow run that the event belongs to.
-    context = copy_context()
+class TaskRunRecord:
+    """Tells the API the states of a task run, as Prefect's own engine of task runs does.
 
-    def tell() -> None:
-        context.run(emit_task_run_state_change_event, task_run, Pending(), state)
+    That engine also has a result store, a context, hooks and parameters to resolve for each task
+    run, none of which a prepared command needs; together they take the event loop as long as the
+    command does. To be used inside of the flow.
+    """
 
-    return TaskRunEnd(task_run.id, state, tell)
+    def __init__(self, task_run: TaskRun) -> None:
+        self._task_run = task_run
+        self._last_event: Event | None = None
+
+    def begin(self) -> None:
+        """Tells that it runs."""
+        state = Running()
+        self._task_run.start_time = cast("DateTime", state.timestamp)
+        self._task_run.run_count += 1
+        self._enter(state)
+
+    def end(self, state: State[Any]) -> TaskRunEnd:
+        """Tells how it has ended; unless its end is set already, it is the state's time."""
+        task_run = self._task_run
+        last = task_run.state
+        if last is not None and last.is_running():
+            task_run.total_run_time += state.timestamp - last.timestamp
+        task_run.end_time = task_run.end_time or cast("DateTime", state.timestamp)
+        self._enter(state)
+        # By the context Prefect finds the flow run that the event belongs to.
+        context = copy_context()
+
+        def tell() -> None:
+            context.run(emit_task_run_state_change_event, task_run, last, state)
+
+        return TaskRunEnd(task_run.id, state, tell)
+
+    def _enter(self, state: State[Any]) -> None:
+        task_run, last = self._task_run, self._task_run.state
+        state.state_details.task_run_id = task_run.id
+        state.state_details.flow_run_id = task_run.flow_run_id
+        task_run.state, task_run.state_id = state, state.id
+        task_run.state_type, task_run.state_name = state.type, state.name
+        self._last_event = emit_task_run_state_change_event(
+            task_run, last, state, follows=self._last_event
+        )
 
 
 async def until_recorded(client: PrefectClient, ends: dict[UUID, TaskRunEnd]) -> None:
     """Waits, with patience, until the API shows that these task runs have ended."""
     with anyio.move_on_after(PATIENCE) as patience:
-        await _forget(client, ends)
+        await _look(client, ends)
         while ends:
             await anyio.sleep(INTERVAL)
-            await _forget(client, ends)
+            await _look(client, ends)
     if patience.cancelled_caught:
         logger.warning("The API has not recorded the end of %d task runs", len(ends))
 
@@ -80,8 +117,13 @@ async def forget_recorded(client: PrefectClient, ends: dict[UUID, TaskRunEnd]) -
     """Forgets what the API has recorded and tells it the rest again, until it is cancelled."""
     while True:
         await anyio.sleep(FORGET_INTERVAL)
-        with suppress(Exception):
-            await _forget(client, ends)
+        await _look(client, ends)
+
+
+async def _look(client: PrefectClient, ends: dict[UUID, TaskRunEnd]) -> None:
+    # The next look may find what this one did not.
+    with suppress(Exception):
+        await _forget(client, ends)
 
 
 async def _forget(client: PrefectClient, ends: dict[UUID, TaskRunEnd]) -> None:

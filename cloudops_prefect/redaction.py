@@ -130,7 +130,7 @@ class Redactor:
 
 
 @lru_cache(maxsize=8)
-def redactor_of(secrets: frozenset[str]) -> Redactor:
+def shared_redactor(secrets: frozenset[str]) -> Redactor:
     """Return a redactor for whole texts: one is made once for commands that share their secrets."""
     return Redactor(secrets)
 

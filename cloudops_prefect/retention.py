@@ -46,13 +46,13 @@ def old_executions(log_dir: Path, older_than: timedelta) -> list[UUID]:
         return [one for one, _ in _old_files(directory, _moment(older_than))]
 
 
-def prune(log_dir: Path, older_than: timedelta, *, keep: Container[UUID] = ()) -> Pruned:
+def prune(log_dir: Path, older_than: timedelta, *, only: Container[UUID] | None = None) -> Pruned:
     """Remove the logs that nothing was written to for a time; never one that is being written.
 
     Args:
         log_dir: The directory of the log files; it may be missing.
         older_than: How old the newest of an execution's files must be.
-        keep: Executions whose logs stay, however old they are.
+        only: Executions whose logs may go, all of them if absent.
 
     Raises:
         ExecutionIOError: The directory can't be read, or a file in it can't be removed.
@@ -64,7 +64,7 @@ def prune(log_dir: Path, older_than: timedelta, *, keep: Container[UUID] = ()) -
             return Pruned([], 0)
         before_ns = _moment(older_than)
         for execution_id, names in _old_files(directory, before_ns):
-            if execution_id in keep:
+            if only is not None and execution_id not in only:
                 continue
             removed = _remove_unless_open(directory, execution_id, names, before_ns)
             if removed is not None:

@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cloudops_prefect import local_runs
 from cloudops_prefect.api_errors import api_complaint, check_reachable
-from cloudops_prefect.control import until_terminated
+from cloudops_prefect.control import sigterm
 from cloudops_prefect.errors import ExecutionIOError
 from cloudops_prefect.events import deliver
 from cloudops_prefect.loop_thread import LoopThread
 from cloudops_prefect.states import status_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
     from uuid import UUID
 
     from prefect.client.schemas.objects import FlowRun
 
     from cloudops_prefect.config import ExecutionConfig
-    from cloudops_prefect.events import EventHandler
+    from cloudops_prefect.events import FanOutHandler
     from cloudops_prefect.models import ExecutionEvent
     from cloudops_prefect.services import Services
     from cloudops_prefect.work import Work
@@ -60,7 +60,7 @@ class Runtime:
         Raises:
             ExecutionIOError: if the API does not answer, or does not as it should.
         """
-        if self._thread is None or self._thread.failed:
+        if self._thread is None or not self._thread.usable:
             self._thread = LoopThread(self._config)
         try:
             return await _answer(self._thread, function, *args)
@@ -76,19 +76,20 @@ class Runtime:
         future = self._thread.spawn(local_runs.drive, work, flow_run)
         self._running[flow_run.id] = future
         future.add_done_callback(partial(self._forget, flow_run.id))
-        if self._keeper is None:
-            self._thread.spawn(local_runs.forget_recorded)
+        if not self._is_kept():
+            if self._keeper is None:
+                self._thread.spawn(local_runs.forget_recorded)
+                # A loop may end without a word to its tasks.
+                atexit.register(self._stop_at_exit)
             self._keeper = asyncio.create_task(self._keep())
-            # A loop may end without a word to its tasks.
-            atexit.register(self._stop_at_exit)
             # A task that is cancelled before its first step never comes to its `finally`.
             await asyncio.sleep(0)
 
     def deliver(
         self,
         flow_run_id: UUID,
-        events: AsyncGenerator[ExecutionEvent, None],
-        handler: EventHandler,
+        events: AsyncGenerator[Iterable[ExecutionEvent], None],
+        handler: FanOutHandler,
         *,
         elsewhere: bool,
     ) -> None:
@@ -115,7 +116,7 @@ class Runtime:
         """Cancels what runs, and waits until the processes are gone and the API knows it all."""
         if self._terminating is not None:
             await self._terminating
-        elif self._keeper is None:
+        elif self._keeper is None or not self._is_kept():
             await self._stop()
         else:
             self._keeper.cancel()
@@ -125,18 +126,22 @@ class Runtime:
     async def _keep(self) -> None:
         """Stays until the engine or the loop ends: `asyncio.run` waits for cancelled tasks."""
         try:
-            await until_terminated()
-            self._terminating = asyncio.current_task()
-        finally:
-            try:
+            with sigterm.awaited() as terminated:
+                with suppress(asyncio.CancelledError):
+                    await terminated.wait()
+                    self._terminating = asyncio.current_task()
                 await self._stop()
-            finally:
-                # Also when the program has learnt that its runs are cancelled, and ends by itself.
-                if self._terminating is not None:
-                    os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            # Also when the program has learnt that its runs are cancelled, and ends by itself.
+            if self._terminating is not None:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    def _is_kept(self) -> bool:
+        """Whether the end of this event loop is heard of; one may have ended without a word."""
+        return self._keeper is not None and self._keeper.get_loop() is asyncio.get_running_loop()
 
     async def _stop(self) -> None:
-        if self._thread is None or self._thread.failed:
+        if self._thread is None or not self._thread.usable:
             return
         atexit.unregister(self._stop_at_exit)
         await _uninterrupted(self._thread.spawn(local_runs.stop_all))
@@ -147,10 +152,12 @@ class Runtime:
 
     async def _end_deliveries(self) -> None:
         """Tells the handlers the rest of what has ended; what goes on elsewhere goes on."""
-        for delivery, flow_run_id in [*self._deliveries.items()]:
+        loop = asyncio.get_running_loop()
+        deliveries = {one: id_ for one, id_ in self._deliveries.items() if one.get_loop() is loop}
+        for delivery, flow_run_id in deliveries.items():
             if flow_run_id is not None and not await self._has_ended(flow_run_id):
                 delivery.cancel()
-        await asyncio.gather(*self._deliveries, return_exceptions=True)
+        await asyncio.gather(*deliveries, return_exceptions=True)
 
     async def _has_ended(self, flow_run_id: UUID) -> bool:
         try:
@@ -159,7 +166,7 @@ class Runtime:
             return False
 
     def _stop_at_exit(self) -> None:
-        if self._thread is not None and self._running:
+        if self._thread is not None and self._thread.usable and self._running:
             stopped = self._thread.spawn(local_runs.stop_all)
             futures.wait([stopped], timeout=EXIT_PATIENCE)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import anyio
 from prefect.context import AsyncClientContext
 
+from cloudops_prefect.busy_api import ask_again_soon
 from cloudops_prefect.cancellation import watch_cancellation
 from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.control import RunControl
@@ -39,6 +40,7 @@ class Services:
         slots: One token for each command that may run.
         line: The order in which the runs may ask for the first of them.
         pools: The work pools whose runs are asked for.
+        local_deployments: The deployments of this process's runs, by the name of their flow.
     """
 
     config: ExecutionConfig
@@ -52,6 +54,7 @@ class Services:
     driven: set[UUID] = field(default_factory=set)
     unrecorded: dict[UUID, TaskRunEnd] = field(default_factory=dict)
     pools: set[str] = field(default_factory=set)
+    local_deployments: dict[str, UUID] = field(default_factory=dict)
 
     def control(self, flow_run_id: UUID) -> RunControl:
         """Returns what stops a run, the same one each time."""
@@ -65,6 +68,7 @@ _current: ContextVar[Services | None] = ContextVar("cloudops_services", default=
 @asynccontextmanager
 async def open_services(config: ExecutionConfig, client: PrefectClient) -> AsyncGenerator[Services]:
     """Opens the services for the runs that are started inside, and closes them afterwards."""
+    ask_again_soon(client)
     async with anyio.create_task_group() as tasks:
         publisher = Publisher(client)
         slots = anyio.CapacityLimiter(config.max_concurrent_executions)

@@ -30,12 +30,19 @@ KNOWN_FIELDS = (*FORMS, *REQUEST_FIELDS, *REFINEMENTS, "timeout", "needs")
 
 _NAMES_ELSEWHERE = {
     "after": "needs",
+    "args": "exec",
+    "argv": "exec",
+    "bash": "run",
     "cmd": "run",
     "cwd": "working_dir",
+    "dependencies": "needs",
     "depends_on": "needs",
     "dir": "working_dir",
     "environment": "env",
+    "program": "exec",
     "requires": "needs",
+    "sh": "run",
+    "shell_command": "run",
     "title": "name",
     "variables": "env",
     "workdir": "working_dir",
@@ -72,7 +79,7 @@ def expand(entry: Fields, path: FieldPath, findings: Findings) -> Expansion:
     expansion = Expansion(path, fields, entry.get("needs"), "needs" in entry)
     unknown = [name for name in entry if name not in KNOWN_FIELDS]
     for name in unknown:
-        _add_unknown(name, path, findings)
+        _add_unknown(name, entry, path, findings)
     forms = [name for name in (*FORMS, "command") if name in entry]
     if len(forms) > 1:
         findings.add(
@@ -80,7 +87,10 @@ def expand(entry: Fields, path: FieldPath, findings: Findings) -> Expansion:
         )
     elif forms and forms[0] != "command":
         _expand_form(forms[0], entry, expansion, findings)
-    elif not forms and not any(_meant(name) in {*FORMS, "command"} for name in unknown):
+    elif not forms and "shell" in entry:
+        hint = "write `run: …`; `shell` only tells which shell runs it"
+        findings.add((*path, "shell"), "says nothing of what to run", hint, of_name=True)
+    elif not forms and not any(_meant(name) in {*FORMS, "command", "shell"} for name in unknown):
         findings.add_missing((*path, "command"), "say what to run, like `run: make test`")
     _check_refinements(entry, forms, path, findings)
     if "timeout" in entry:
@@ -88,17 +98,24 @@ def expand(entry: Fields, path: FieldPath, findings: Findings) -> Expansion:
     return expansion
 
 
-def _add_unknown(name: str, path: FieldPath, findings: Findings) -> None:
-    elsewhere = _NAMES_ELSEWHERE.get(name.lower().replace("-", "_"))
-    if elsewhere:
-        hint = f"did you mean `{elsewhere}`?"
+def _add_unknown(name: str, entry: Fields, path: FieldPath, findings: Findings) -> None:
+    meant = _meant(name)
+    if meant == "shell" and not any(form in entry for form in (*FORMS, "command")):
+        meant = "run"
+    if meant:
+        hint = f"did you mean `{meant}`?"
         findings.add((*path, name), f"unknown field `{name}`", hint, of_name=True)
     else:
         findings.add_unknown((*path, name), KNOWN_FIELDS)
 
 
 def _meant(name: str) -> str | None:
-    return _NAMES_ELSEWHERE.get(name) or nearest(name, KNOWN_FIELDS)
+    plain = name.lower().replace("-", "_")
+    if plain not in _NAMES_ELSEWHERE:
+        # Names from elsewhere are misspelt too: `enviroment` is not meant to be `env_from`.
+        near = nearest(plain, (*KNOWN_FIELDS, *_NAMES_ELSEWHERE))
+        plain = near or plain
+    return _NAMES_ELSEWHERE.get(plain, plain if plain in KNOWN_FIELDS else None)
 
 
 def _expand_form(form: str, entry: Fields, expansion: Expansion, findings: Findings) -> None:

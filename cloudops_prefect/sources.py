@@ -8,7 +8,7 @@ import time
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import anyio
 from prefect.client.schemas.filters import (
@@ -22,13 +22,16 @@ from prefect.client.schemas.objects import StateType
 from cloudops_prefect import history
 from cloudops_prefect.api_logs import PREFIX, LogReader
 from cloudops_prefect.errors import ExecutionIOError
-from cloudops_prefect.events import line_events
+from cloudops_prefect.events import LineEvent, events_of, line_events
 from cloudops_prefect.lines import LineFramer
+from cloudops_prefect.logfiles import is_here
 from cloudops_prefect.models import ExecutionStatus, StderrEvent, StdoutEvent
+from cloudops_prefect.output_feed import LIMIT
 from cloudops_prefect.plan_run import task_run_id
 from cloudops_prefect.records import RecordReader, ResultRecord
 from cloudops_prefect.states import status_of
-from cloudops_prefect.unrecorded import unrecorded_results
+from cloudops_prefect.unheard import given_up
+from cloudops_prefect.unrecorded import all_task_runs, unrecorded_results
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
@@ -36,11 +39,12 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from prefect.client.orchestration import PrefectClient
-    from prefect.client.schemas.objects import FlowRun, Log, TaskRun
+    from prefect.client.schemas.objects import FlowRun, Log
 
     from cloudops_prefect.config import ExecutionConfig
     from cloudops_prefect.history import Execution
     from cloudops_prefect.models import ExecutionRequest, ExecutionResult
+    from cloudops_prefect.output import OutputLog, Position
     from cloudops_prefect.plan_run import PlanRun
     from cloudops_prefect.services import Services
 
@@ -51,9 +55,12 @@ INTERVAL = 0.05
 PATIENCE = 120.0
 """Seconds without an answer from the API after which a stream gives up."""
 RETRY_INTERVAL = 1.0
-PAGE = 200
-LineEvent: TypeAlias = StdoutEvent | StderrEvent
-EVENTS: dict[str, type[LineEvent]] = {"stdout": StdoutEvent, "stderr": StderrEvent}
+EVENTS: dict[str, type[LineEvent]] = {
+    "stdout": StdoutEvent,
+    "stderr": StderrEvent,
+    # Nobody is to take what the API has for the whole.
+    LIMIT: StderrEvent,
+}
 
 logger = logging.getLogger("cloudops_prefect.sources")
 
@@ -73,8 +80,8 @@ class Source(Protocol):
         """Whether nothing of the run will start any more."""
         ...
 
-    def lines(self, index: int, ids: Ids) -> AsyncGenerator[LineEvent, None]:
-        """Yields what a command that has started prints, to its end."""
+    def lines(self, index: int, ids: Ids) -> AsyncGenerator[Iterator[LineEvent], None]:
+        """Yields what a command that has started prints, to its end, as it comes."""
         ...
 
 
@@ -86,16 +93,10 @@ class Ids:
     request_id: UUID
 
     def events(self, kind: str, lines: Iterable[str], time: datetime) -> Iterator[LineEvent]:
-        """Makes events of lines; notes of ours are none."""
+        """Makes events of lines; of our notes, only of the one that says that there is no more."""
         if (event := EVENTS.get(kind)) is None:
-            return
-        for line in lines:
-            yield event(
-                execution_id=self.execution_id,
-                request_id=self.request_id,
-                line=line,
-                timestamp=time,
-            )
+            return iter(())
+        return events_of(event, lines, self.execution_id, self.request_id, time)
 
 
 class ToldByApi:
@@ -142,21 +143,25 @@ class ToldByApi:
         await self._look()
         return self._over
 
-    async def lines(self, index: int, ids: Ids) -> AsyncGenerator[LineEvent, None]:
+    async def lines(self, index: int, ids: Ids) -> AsyncGenerator[Iterator[LineEvent], None]:
         """Yields what a command prints, from its log if that is here, else from the API's."""
         path = self.log_path(ids)
         # The file of a single command holds what its earlier attempts have printed as well.
-        is_here = path.exists() and not (self._is_single and self._attempt > 1)
-        lines = _followed(self, path, index, ids) if is_here else self._lines_of_api(index, ids)
+        if is_here(path) and not (self._is_single and self._attempt > 1):
+            lines = _followed(self, path, index, ids)
+        else:
+            lines = self._lines_of_api(index, ids)
         async with aclosing(lines):
-            async for event in lines:
-                yield event
+            async for events in lines:
+                yield events
 
     def log_path(self, ids: Ids) -> Path:
         """Returns where a command's log is, if it is here."""
         return self._config.log_path(ids.execution_id)
 
-    async def _lines_of_api(self, index: int, ids: Ids) -> AsyncGenerator[LineEvent, None]:
+    async def _lines_of_api(
+        self, index: int, ids: Ids
+    ) -> AsyncGenerator[Iterator[LineEvent], None]:
         reader = LogReader(self._flow_run_id, self._task_run_id(index))
         while True:
             await self._look()
@@ -165,8 +170,7 @@ class ToldByApi:
             page = await self._patiently(_read_page, reader)
             for log in page:
                 kind = log.name.removeprefix(PREFIX)
-                for event in ids.events(kind, log.message.split("\n"), log.timestamp):
-                    yield event
+                yield ids.events(kind, log.message.split("\n"), log.timestamp)
             if has_ended and not page:
                 return
             if not page:
@@ -205,8 +209,8 @@ class ToldByApi:
             self._results[record.index] = record.result
 
     async def _read_running(self, client: PrefectClient) -> None:
-        for task_run in await _read_running(client, self._flow_run_id):
-            if (index := self._indices.get(task_run.id)) is not None:
+        for running in await _read_running(client, self._flow_run_id):
+            if (index := self._indices.get(running)) is not None:
                 self._started[index] = self._execution_id(index)
 
     async def _read_rest(self, client: PrefectClient, flow_run: FlowRun) -> None:
@@ -224,8 +228,12 @@ class ToldByApi:
             self._results[index] = result.model_copy(update={"execution_id": own_id})
 
     async def _patiently(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
-        """Asks the API again while it does not answer, for `PATIENCE` seconds."""
-        deadline = time.monotonic() + PATIENCE
+        """Asks the API again while it does not answer, for `PATIENCE` seconds.
+
+        That of a run that was given up, since it did not answer, is asked once.
+        """
+        patience = 0 if self._flow_run_id in given_up else PATIENCE
+        deadline = time.monotonic() + patience
         while True:
             try:
                 return await self._ask(function, *args)
@@ -280,17 +288,31 @@ class RunsHere:
         """Whether nothing of the run will start any more."""
         return not self._is_running() and await self._told.ended()
 
-    async def lines(self, index: int, ids: Ids) -> AsyncGenerator[LineEvent, None]:
+    async def lines(self, index: int, ids: Ids) -> AsyncGenerator[Iterator[LineEvent], None]:
         """Yields what a command prints from its log; from its result if it could have none."""
-        path = self._told.log_path(ids)
-        while (result := await self.result(index)) is None and not path.exists():
+        while (log := await self._log(index)) is None and await self.result(index) is None:
             await anyio.sleep(INTERVAL)
-        if path.exists():
-            async for event in _followed(self, path, index, ids):
-                yield event
-            return
-        for event in _kept_lines(result, ids) if result else ():
-            yield event
+        if self._run is None:
+            lines = self._told.lines(index, ids)
+        elif log is not None and is_here(log.path):
+            lines = _followed(self, log.path, index, ids, log.start)
+        else:
+            lines = self._lines_of_result(index, ids)
+        async with aclosing(lines):
+            async for events in lines:
+                yield events
+
+    async def _log(self, index: int) -> OutputLog | None:
+        run = await self._found()
+        execution = run.executions.get(index) if run else None
+        return execution.log if execution else None
+
+    async def _lines_of_result(
+        self, index: int, ids: Ids
+    ) -> AsyncGenerator[Iterator[LineEvent], None]:
+        while (result := await self.result(index)) is None:
+            await anyio.sleep(INTERVAL)
+        yield _kept_lines(result, ids)
 
     async def _found(self) -> PlanRun | None:
         if self._run is None:
@@ -308,11 +330,15 @@ def _requests(execution: Execution) -> list[ExecutionRequest]:
     return [request] if (request := execution.request) else []
 
 
-def _followed(source: Source, path: Path, index: int, ids: Ids) -> AsyncGenerator[LineEvent, None]:
+def _followed(
+    source: Source, path: Path, index: int, ids: Ids, start: Position | None = None
+) -> AsyncGenerator[Iterator[LineEvent], None]:
     async def still_running() -> bool:
         return await source.result(index) is None
 
-    return line_events(path, ids.execution_id, ids.request_id, still_running=still_running)
+    return line_events(
+        path, ids.execution_id, ids.request_id, start=start, still_running=still_running
+    )
 
 
 def _kept_lines(result: ExecutionResult, ids: Ids) -> Iterator[LineEvent]:
@@ -326,9 +352,9 @@ async def _read_page(services: Services, reader: LogReader) -> list[Log]:
     return await reader.read(services.client)
 
 
-async def _read_running(client: PrefectClient, flow_run_id: UUID) -> list[TaskRun]:
+async def _read_running(client: PrefectClient, flow_run_id: UUID) -> Iterable[UUID]:
     wanted = TaskRunFilter(
         flow_run_id=TaskRunFilterFlowRunId(any_=[flow_run_id]),
         state=TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.RUNNING])),
     )
-    return await client.read_task_runs(task_run_filter=wanted, limit=PAGE)
+    return await all_task_runs(client, wanted)

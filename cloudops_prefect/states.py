@@ -13,12 +13,7 @@ from cloudops_prefect.errors import (
     ExecutionError,
     ExecutionTimeoutError,
 )
-from cloudops_prefect.models import (
-    ExecutionRequest,
-    ExecutionResult,
-    ExecutionStatus,
-    PlanExecutionResult,
-)
+from cloudops_prefect.models import ExecutionResult, ExecutionStatus, PlanExecutionResult
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -57,9 +52,9 @@ def state_of(result: ExecutionResult) -> State[Any]:
     return _final_state(result.status, result.error, None)
 
 
-def command_state_of(result: ExecutionResult, request: ExecutionRequest) -> State[Any]:
+def command_state_of(result: ExecutionResult, timeout_ms: int) -> State[Any]:
     """Returns the final state of a single command's flow run; its data is what a caller gets."""
-    return _final_state(result.status, result.error, error_of(result, request) or result)
+    return _final_state(result.status, result.error, error_of(result, timeout_ms) or result)
 
 
 def plan_state_of(result: PlanExecutionResult) -> State[Any]:
@@ -81,13 +76,18 @@ def plan_message(result: PlanExecutionResult) -> str:
     return ", ".join([f"{stats.completed} of {stats.total} commands completed", *ended])
 
 
-def error_of(result: ExecutionResult, request: ExecutionRequest) -> ExecutionError | None:
-    """Returns the exception that a command's result stands for, None when it completed."""
+def error_of(result: ExecutionResult, timeout_ms: int) -> ExecutionError | None:
+    """Returns the exception that a command's result stands for, None when it completed.
+
+    Args:
+        result: How the command ended.
+        timeout_ms: How long it may have taken.
+    """
     match result.status:
         case ExecutionStatus.COMPLETED:
             return None
         case ExecutionStatus.TIMEOUT:
-            return ExecutionTimeoutError(request.timeout_ms or 0, result=result)
+            return ExecutionTimeoutError(timeout_ms, result=result)
         case ExecutionStatus.CANCELLED:
             return ExecutionCancelledError(result=result)
         case _:

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRunResult
-from prefect.context import TaskRunContext
-from prefect.task_engine import AsyncTaskRunEngine
+from prefect.concurrency._asyncio import concurrency
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.logging.loggers import task_run_logger
+from prefect.states import exception_to_crashed_state
 from prefect.tasks import Task
-from prefect.utilities.annotations import quote
 
 from cloudops_prefect.block_env import read_environment
-from cloudops_prefect.errors import ExecutionIOError, InvalidCommandError, ValidationError
+from cloudops_prefect.errors import InvalidCommandError
 from cloudops_prefect.execution import CommandExecution
 from cloudops_prefect.models import ExecutionRequest, ExecutionResult
 from cloudops_prefect.naming import api_credentials, shown_name
 from cloudops_prefect.output import OutputReader
-from cloudops_prefect.publishing import OutputFeed
-from cloudops_prefect.recording import TaskRunEnd, end_of
+from cloudops_prefect.output_feed import OutputFeed
+from cloudops_prefect.recording import TaskRunRecord
 from cloudops_prefect.services import Services, current_services, open_here
 from cloudops_prefect.states import error_of, state_of
 
@@ -28,9 +30,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from uuid import UUID
 
+    from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import State, TaskRun
 
+    from cloudops_prefect.config import ExecutionConfig
+    from cloudops_prefect.recording import TaskRunEnd
+
 CommandTask: TypeAlias = Task[[ExecutionRequest], Any]
+
+logger = logging.getLogger("cloudops_prefect.tasks")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +58,7 @@ async def _run(request: ExecutionRequest) -> ExecutionResult:
         result = run.execution.result_with_output()
         if run.flow_run_id is not None:
             await services.publisher.flush(run.flow_run_id)
-    if (error := error_of(result, request)) is not None:
+    if (error := error_of(result, request.effective_timeout_ms(services.config))) is not None:
         raise error
     return result
 
@@ -67,26 +75,28 @@ def _unprepared(request: ExecutionRequest, services: Services) -> CommandRun:
 
 
 async def _run_and_publish(run: CommandRun, services: Services) -> ExecutionResult:
-    refusal = await _prepare(run.execution)
-    feed = None if refusal else _feed(run, services)
+    """Runs the command to a result: whatever goes wrong is this command's failure alone."""
+    execution = run.execution
+    feed: OutputFeed | None = None
     try:
-        return await run.execution.run(refusal)
+        await _prepare(execution)
+        feed = _feed(run, services)
+        return await execution.run()
+    except Exception as error:
+        logger.debug("Command %s could not be run", execution.execution_id, exc_info=True)
+        return execution.fail(error)
     finally:
         if feed is not None:
             feed.ended = True
 
 
-async def _prepare(execution: CommandExecution) -> ValidationError | ExecutionIOError | None:
-    """Reads the blocks and opens the log; returns why that can't be done."""
+async def _prepare(execution: CommandExecution) -> None:
+    """Reads the blocks and opens the log."""
     execution.secrets = api_credentials()
-    try:
-        if execution.env_from:
-            execution.env, secrets = await read_environment(execution.env_from)
-            execution.secrets += secrets
-        execution.open()
-    except (ValidationError, ExecutionIOError) as error:
-        return error
-    return None
+    if execution.env_from:
+        execution.env, secrets = await read_environment(execution.env_from)
+        execution.secrets += secrets
+    execution.open()
 
 
 def _feed(run: CommandRun, services: Services) -> OutputFeed | None:
@@ -99,6 +109,7 @@ def _feed(run: CommandRun, services: Services) -> OutputFeed | None:
         task_run_id=run.task_run_id,
         budget=services.config.max_api_log_bytes,
         reader=OutputReader(path, from_end=True),
+        record_bytes=services.publisher.record_bytes,
     )
     services.publisher.add_output(feed)
     return feed
@@ -164,27 +175,6 @@ TASKS: dict[str, Any] = {
 }
 
 
-class CommandTaskEngine(AsyncTaskRunEngine[[ExecutionRequest], ExecutionResult]):
-    """Prefect's engine for the task run of a prepared command.
-
-    Prefect calls every failure Failed, shows a traceback where a sentence says it all, and opens a
-    transaction for results that it is to keep, of which there are none.
-    """
-
-    async def run(self, run: CommandRun, services: Services) -> None:
-        """Runs the command, and ends in the state that its result stands for."""
-        try:
-            state = state_of(await _run_and_publish(run, services))
-            if not state.is_completed():
-                self.logger.error(state.message)
-            await self.set_state(state)
-        except Exception as error:  # noqa: BLE001 (it becomes the task run's state)
-            await self.handle_exception(error)
-
-    def log_finished_message(self) -> None:
-        """Leaves out the record that says what the state says: it costs more than the task run."""
-
-
 async def run_command_task(run: CommandRun, upstream: Iterable[UUID]) -> TaskRunEnd:
     """Runs a prepared command as a Prefect task run of the id that it was given.
 
@@ -193,40 +183,60 @@ async def run_command_task(run: CommandRun, upstream: Iterable[UUID]) -> TaskRun
         upstream: The task runs that it has waited for.
     """
     request = run.execution.request
-    engine = CommandTaskEngine(
-        task=TASKS[request.command.type],
-        # Prefect would search an unquoted request for results of other task runs.
-        parameters={"request": quote(request)},
-        task_run=await _task_run(request, run.task_run_id, upstream),
-    )
-    async with current_services() as services, engine.start():
-        await engine.run(run, services)
-    assert engine.task_run is not None  # noqa: S101 (it has run)
-    return end_of(engine.task_run, engine.state)
+    async with current_services() as services:
+        task_run = await _task_run(request, run.task_run_id, upstream, services)
+        record = TaskRunRecord(task_run)
+        # Limits of tags hold for all task runs; the public form warns of each tag without one.
+        async with concurrency([f"tag:{tag}" for tag in task_run.tags], suppress_warnings=True):
+            record.begin()
+            try:
+                state = state_of(await _run_and_publish(run, services))
+            except BaseException as error:
+                record.end(await exception_to_crashed_state(error))
+                raise
+        if not state.is_completed():
+            task_run_logger(task_run, TASKS[request.command.type]).error(state.message)
+        return record.end(state)
 
 
 async def record_task_run(
     request: ExecutionRequest, task_run_id: UUID, upstream: Iterable[UUID], state: State[Any]
 ) -> TaskRunEnd:
     """Records a task run that ends without having run, so that the UI shows the whole plan."""
-    task_run = await _task_run(request, task_run_id, upstream)
     async with current_services() as services:
-        task_run.name = shown_name(request, services.config)
-    state.state_details.task_run_id = task_run.id
-    state.state_details.flow_run_id = task_run.flow_run_id
-    task_run.state = state
+        task_run = await _task_run(request, task_run_id, upstream, services)
     # Without an end the UI's graph would stretch it, and the whole plan, to the present.
     task_run.end_time = task_run.expected_start_time
-    end = end_of(task_run, state)
-    end.tell()
-    return end
+    return TaskRunRecord(task_run).end(state)
+
+
+async def create_task_run(  # noqa: PLR0913, PLR0917 (what makes a task run)
+    client: PrefectClient,
+    request: ExecutionRequest,
+    flow_run_id: UUID,
+    task_run_id: UUID,
+    state: State[Any],
+    config: ExecutionConfig,
+) -> None:
+    """Creates the task run of a command from outside of its run."""
+    await client.create_task_run(
+        TASKS[request.command.type],
+        flow_run_id,
+        dynamic_key=str(task_run_id),
+        id=task_run_id,
+        name=shown_name(request, config),
+        state=state,
+    )
 
 
 async def _task_run(
-    request: ExecutionRequest, task_run_id: UUID, upstream: Iterable[UUID]
+    request: ExecutionRequest, task_run_id: UUID, upstream: Iterable[UUID], services: Services
 ) -> TaskRun:
     """Describes a task run and its edges, which Prefect would search upstream states for."""
     command_task: CommandTask = TASKS[request.command.type]
-    task_run = await command_task.create_local_run(id=task_run_id)
+    task_run = await command_task.create_local_run(client=services.client, id=task_run_id)
+    task_run.name = shown_name(request, services.config)
     task_run.task_inputs["wait_for"] = [TaskRunResult(id=upstream_id) for upstream_id in upstream]
+    if (context := FlowRunContext.get()) is not None and context.flow_run is not None:
+        task_run.flow_run_run_count = context.flow_run.run_count
     return task_run

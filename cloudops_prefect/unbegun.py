@@ -11,6 +11,7 @@ import atexit
 import logging
 import os
 import sys
+from itertools import groupby
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -57,5 +58,7 @@ def _tell_cancellation() -> None:
 
 def _was_never_begun(states: list[State[Any]]) -> bool:
     """Whether the newest of a run's states is the cancellation of what waited to begin."""
-    newest = sorted(states, key=attrgetter("timestamp"))[-2:]
-    return [state.type for state in newest] == [StateType.PENDING, StateType.CANCELLING]
+    types = [state.type for state in sorted(states, key=attrgetter("timestamp"))]
+    # Whoever cancels twice leaves two states.
+    turns = [type_ for type_, _ in groupby(types)]
+    return turns[-2:] == [StateType.PENDING, StateType.CANCELLING]

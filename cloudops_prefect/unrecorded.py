@@ -43,7 +43,7 @@ async def unrecorded_results(
     missing = list(indices)
     if not missing:
         return {}
-    task_runs = await _task_runs(client, flow_run.id)
+    task_runs = await task_runs_of(client, flow_run)
     results: dict[int, ExecutionResult] = {}
     for index in missing:
         execution_id = task_run_id(flow_run.id, attempt or max(flow_run.run_count, 1), index)
@@ -59,7 +59,7 @@ async def completed_without_record(
     recorded: Iterable[int],
 ) -> dict[int, ExecutionResult]:
     """Reads what completed in an earlier attempt at a run whose process died with the result."""
-    task_runs = await _task_runs(client, flow_run.id)
+    task_runs = await task_runs_of(client, flow_run)
     found: dict[int, ExecutionResult] = {}
     for index in set(range(len(requests))).difference(recorded):
         for attempt in range(flow_run.run_count, 0, -1):
@@ -118,8 +118,14 @@ def _why_not_run(flow_run: FlowRun) -> str:
     return PLAN_CANCELLED if flow_run.state_type is StateType.CANCELLED else NEVER_RAN
 
 
-async def _task_runs(client: PrefectClient, flow_run_id: UUID) -> dict[UUID, TaskRun]:
-    wanted = TaskRunFilter(flow_run_id=TaskRunFilterFlowRunId(any_=[flow_run_id]))
+async def task_runs_of(client: PrefectClient, flow_run: FlowRun) -> dict[UUID, TaskRun]:
+    """Reads all task runs of a run, by their ids."""
+    wanted = TaskRunFilter(flow_run_id=TaskRunFilterFlowRunId(any_=[flow_run.id]))
+    return await all_task_runs(client, wanted)
+
+
+async def all_task_runs(client: PrefectClient, wanted: TaskRunFilter) -> dict[UUID, TaskRun]:
+    """Reads all pages of the task runs that a filter wants."""
     found: dict[UUID, TaskRun] = {}
     while True:
         page = await client.read_task_runs(task_run_filter=wanted, limit=PAGE, offset=len(found))

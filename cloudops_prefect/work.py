@@ -40,7 +40,10 @@ class Work:
     def compiled(self, services: Services) -> Flow[[], Any]:
         """Returns the flow that runs it here."""
         if isinstance(self.item, ExecutionPlan):
-            return compile_plan(self.item, services.config).with_options(flow_run_name=None)
+            flow = compile_plan(self.item, services.config)
+            # Its run has the name already; to `with_options` None means that nothing changes.
+            flow.flow_run_name = None
+            return flow
         return compile_command(self.item, services.config)
 
     async def create_run(

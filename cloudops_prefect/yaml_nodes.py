@@ -18,6 +18,7 @@ from cloudops_prefect.nodes import (
     Scalar,
     TextError,
     Tree,
+    line_at,
 )
 
 if TYPE_CHECKING:
@@ -200,8 +201,7 @@ def _text_error(error: yaml.MarkedYAMLError, text: str) -> TextError:
 
 
 def _syntax_hint(text: str, offset: int) -> str:
-    line_start = text.rfind("\n", 0, offset) + 1
-    line = text[line_start:].partition("\n")[0]
+    line = line_at(text, offset)
     indent = line[: len(line) - len(line.lstrip())]
     if "\t" in indent:
         return "indent with spaces, not with tabs"

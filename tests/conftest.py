@@ -1,12 +1,67 @@
+import os
+import signal
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
+import certifi
 import pytest
+from hypothesis import settings
 from servers import PrefectServer, send_what_is_queued
+
+# The tests start Python some hundred times, which would compile the package each time.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+# Started in the background or by nohup, the tests and what they start would ignore what they send.
+for ignored, handler in {
+    signal.SIGHUP: signal.SIG_DFL,
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGQUIT: signal.SIG_DFL,
+}.items():
+    if signal.getsignal(ignored) is signal.SIG_IGN:
+        signal.signal(ignored, handler)
+
+# How long an example takes tells of the machine, not of the code.
+settings.register_profile("cloudops", deadline=None)
+settings.load_profile("cloudops")
+
+
+LONGEST = (
+    "test_deployed_route",
+    "test_stopping_worker",
+    "test_two_workers",
+    "test_docs",
+    "test_api_away",
+    "test_deployments",
+    "test_cli",
+    "test_stopping",
+    "test_exit",
+    "test_ui",
+)
+"""The files that take longest, which begin first, so that none of them ends alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: rank for rank, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_trusted_authority(tmp_path_factory) -> Iterator[None]:
+    """Each client of an API reads all that is trusted, for 30 ms; no test needs any of it."""
+    end = "-----END CERTIFICATE-----\n"
+    first, *_ = Path(certifi.where()).read_text().split(end)
+    path = tmp_path_factory.mktemp("certificates") / "one.pem"
+    path.write_text(first + end)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(path))
+        yield
 
 
 @pytest.fixture(scope="session")

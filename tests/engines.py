@@ -4,13 +4,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 
 import anyio
 
-from cloudops_prefect import ExecutionRequest, ShellCommand
+from cloudops_prefect import ExecutionEvent, ExecutionRequest, ShellCommand
 
 PROGRAMS = Path(__file__).parent / "programs"
 
@@ -42,7 +42,15 @@ async def until(condition: Callable[[], Awaitable[object]], seconds: float = 20)
     """Waits until the condition holds."""
     with anyio.fail_after(seconds):
         while not await condition():
-            await anyio.sleep(0.02)
+            await anyio.sleep(0.05)
+
+
+async def flat(groups: AsyncGenerator[Iterable[ExecutionEvent], None]):
+    """Yields events that come in groups one by one."""
+    async with aclosing(groups):
+        async for events in groups:
+            for event in events:
+                yield event
 
 
 class SecondEngine:

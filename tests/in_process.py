@@ -3,7 +3,7 @@
 import json
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from io import StringIO
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -11,6 +11,15 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from cloudops_prefect.cli.app import run_tokens
+
+
+def run_captured(*arguments: object) -> CompletedProcess[str]:
+    """Runs a command line whose streams have bytes below them, as those of a program."""
+    out, err = (TextIOWrapper(BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    with redirect_stdout(out), redirect_stderr(err):
+        code = run_tokens([*map(str, arguments)])
+    printed = [stream.buffer.getvalue().decode() for stream in (out, err)]
+    return CompletedProcess(arguments, code, *printed)
 
 
 @dataclass(frozen=True)
@@ -21,16 +30,13 @@ class Cloudops:
     log_dir: Path
 
     def __call__(self, *arguments: object) -> CompletedProcess[str]:
-        out, err = StringIO(), StringIO()
         with (
             pytest.MonkeyPatch.context() as patch,
             temporary_settings({PREFECT_API_URL: self.api}),
         ):
             patch.setenv("CLOUDOPS_LOG_DIR", str(self.log_dir))
             patch.setenv("COLUMNS", "120")
-            with redirect_stdout(out), redirect_stderr(err):
-                code = run_tokens([*map(str, arguments)])
-        return CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+            return run_captured(*arguments)
 
     def json(self, *arguments: object):
         done = self(*arguments, "--json")

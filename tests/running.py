@@ -99,4 +99,4 @@ async def soon(condition, seconds: float = 10) -> None:
     """Wait until the condition holds."""
     with anyio.fail_after(seconds):
         while not condition():
-            await anyio.sleep(0.01)
+            await anyio.sleep(0.05)

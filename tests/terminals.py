@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pyte
 
+UNWANTED = {"CI", "COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"}
+
 
 class Terminal:
     """What a person sees of a program, and types to it."""
@@ -90,7 +92,7 @@ def terminal(
 ) -> Iterator[Terminal]:
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-    env = {k: v for k, v in env.items() if k not in {"COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR"}}
+    env = {k: v for k, v in env.items() if k not in UNWANTED}
     with subprocess.Popen(
         argv,
         cwd=cwd,

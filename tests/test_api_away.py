@@ -82,6 +82,23 @@ async def test_a_run_that_ends_while_the_api_is_away_ends_in_the_api_too(server,
         assert (await client.read_flow_run(execution_id)).state_name == "Failed"
 
 
+async def test_what_is_cancelled_while_the_api_is_away_is_stopped_and_not_waited_for_for_ever(
+    server, config, gates, monkeypatch
+):
+    monkeypatch.setattr("cloudops_prefect.unheard.PATIENCE", 1)
+    monkeypatch.setattr("cloudops_prefect.unheard.INTERVAL", 0.2)
+    ends = f"trap 'touch {gates[1]}; exit' TERM; echo ready; while :; do sleep 0.02; done"
+    async with ExecutionEngine(config) as engine:
+        execution_id = await engine.execute_plan(ExecutionPlan(commands=[shell(ends)]))
+        await has_printed(config, "ready\n", 1)
+        await anyio.to_thread.run_sync(server.stop)
+        with anyio.fail_after(5):
+            await engine.cancel(execution_id)
+            await until(anyio.Path(gates[1]).exists)
+    # Which the next engine reads.
+    assert (config.resolved_log_dir / f"{execution_id}.alive").exists()
+
+
 class Collector:
     def __init__(self) -> None:
         self.events = []

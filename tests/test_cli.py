@@ -8,18 +8,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
 from uuid import uuid4
 
 import psutil
 import pytest
+from documents import steps
+from in_process import run_captured
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from servers import send_what_is_queued
 from workers import POOL, create_pool
-
-from cloudops_prefect.cli.app import run_tokens
 
 pytestmark = pytest.mark.server
 
@@ -59,16 +59,13 @@ class Cloudops:
         )
 
     def look(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        """Runs `cloudops` in this process, which saves what is only looked at Prefect's import."""
+        """Runs `cloudops` in this process, which saves Prefect's import."""
         state = json.loads((self.cwd / "prefect" / "cloudops-server.json").read_text())
         settings = {PREFECT_API_URL: f"http://127.0.0.1:{state['port']}/api"}
-        out, err = StringIO(), StringIO()
         with pytest.MonkeyPatch.context() as patch, temporary_settings(settings):
             for name, value in self.env.items():
                 patch.setenv(name, value)
-            with redirect_stdout(out), redirect_stderr(err):
-                code = run_tokens([*map(str, arguments)])
-        return subprocess.CompletedProcess(arguments, code, out.getvalue(), err.getvalue())
+            return run_captured(*arguments)
 
     def json(self, *arguments: str | Path):
         done = self.look(*arguments, "--json")
@@ -131,7 +128,10 @@ def fresh(tmp_path_factory) -> Iterator[Cloudops]:
         "CLOUDOPS_GRACE_PERIOD_MS": "1000",
     }
     cloudops = Cloudops(env, home)
+    # Prefect's worker of events stays with the server that it was begun with.
+    send_what_is_queued()
     yield cloudops
+    send_what_is_queued()
     assert cloudops("server", "stop").returncode == 0
 
 
@@ -201,6 +201,22 @@ def test_who_deploys_to_the_local_server_is_told_its_address(cloudops, tmp_path)
     assert told not in cloudops.look(*deploy).stdout
 
 
+@pytest.mark.parametrize("page", ["README.md", "docs/deploying.md"])
+def test_pages_tell_prefect_the_address_of_the_local_server(cloudops, page, tmp_path):
+    (step,) = [s for s in steps(ROOT / page) if s.block.remarks.get("needs") == "the local server"]
+    # What a profile keeps is no setting of the other tests.
+    env = cloudops.env | {"PREFECT_PROFILES_PATH": str(tmp_path / "profiles.toml")}
+    told = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", f"{step.block.text}\nprefect config view"],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert told.returncode == 0, told.stderr
+    assert f"PREFECT_API_URL='{cloudops.json('server', 'status')['api']}'" in told.stdout
+
+
 def test_a_plan_fails_with_exit_code_1_and_a_summary(cloudops, tmp_path):
     plan = write_plan(
         tmp_path / "plan.json",
@@ -220,7 +236,7 @@ def test_a_plan_fails_with_exit_code_1_and_a_summary(cloudops, tmp_path):
 
 def test_the_result_of_a_plan_as_json_is_all_that_is_printed(cloudops, tmp_path):
     plan = write_plan(tmp_path / "plan.json", shell("echo one"), shell("echo two"))
-    done = cloudops("run", "--json", plan)
+    done = cloudops.look("run", "--json", plan)
     result = json.loads(done.stdout)
     assert (done.returncode, result["status"]) == (0, "completed")
     assert [command["stdout"] for command in result["results"]] == ["one\n", "two\n"]
@@ -229,7 +245,7 @@ def test_the_result_of_a_plan_as_json_is_all_that_is_printed(cloudops, tmp_path)
 
 def test_a_quiet_run_prints_the_summary_only(cloudops, tmp_path):
     plan = write_plan(tmp_path / "plan.json", shell("echo one", name="only"))
-    done = cloudops("run", "--quiet", plan)
+    done = cloudops.look("run", "--quiet", plan)
     assert done.returncode == 0
     assert "[only]" not in done.stdout
     assert re.search(r"^only +completed +0 ", done.stdout, re.MULTILINE)
@@ -240,31 +256,31 @@ def test_a_quiet_run_prints_the_summary_only(cloudops, tmp_path):
     [("exit 7", 7), ("kill -TERM $$", 143), ("kill -HUP $$", 129), ("sleep 60", 124)],
 )
 def test_a_commands_exit_code_is_ours(cloudops, command, code):
-    assert cloudops("shell", "--timeout", "2s", command).returncode == code
+    assert cloudops.look("shell", "--timeout", "2s", command).returncode == code
 
 
 def test_a_program_that_is_not_there_is_127_as_in_a_shell(cloudops):
-    done = cloudops("exec", "--", "no-such-program")
+    done = cloudops.look("exec", "--", "no-such-program")
     assert done.returncode == 127
     assert "Process spawn failed" in done.stderr
 
 
 def test_each_stream_goes_to_its_own(cloudops):
-    done = cloudops("shell", "--quiet", "echo out; echo err >&2")
+    done = cloudops.look("shell", "--quiet", "echo out; echo err >&2")
     assert (done.stdout, done.stderr) == ("out\n", "err\n")
 
 
 def test_what_follows_two_dashes_is_passed_on_as_it_is(cloudops):
     code = "import sys; print(sys.argv[1:])"
     rest = ["--json", "--name", "x", "--", "-q", "", "a b"]
-    done = cloudops("exec", "--quiet", "--", "python3", "-c", code, *rest)
+    done = cloudops.look("exec", "--quiet", "--", "python3", "-c", code, *rest)
     assert done.stdout == f"{rest}\n"
 
 
 def test_the_aws_cli_gets_the_options_that_are_its_own(cloudops):
     arguments = ["put-parameter", "--name", "/shop/version", "--value", "1"]
     ours = ["--quiet", "--region", "eu-central-1"]
-    done = cloudops("aws", *ours, "ssm", *arguments, "--generate-cli-skeleton", "output")
+    done = cloudops.look("aws", *ours, "ssm", *arguments, "--generate-cli-skeleton", "output")
     assert done.returncode == 0, done.stderr
     assert "Version" in json.loads(done.stdout)
 
@@ -272,21 +288,21 @@ def test_the_aws_cli_gets_the_options_that_are_its_own(cloudops):
 def test_the_options_of_a_command_arrive(cloudops, tmp_path):
     copy = tmp_path / "copy.log"
     arguments = ["--cwd", str(tmp_path), "--env", "GREETING=hi", "--log-copy", str(copy)]
-    done = cloudops("shell", *arguments, "--name", "greeter", 'echo "$GREETING"; pwd')
+    done = cloudops.look("shell", *arguments, "--name", "greeter", 'echo "$GREETING"; pwd')
     assert done.stdout == f"hi\n{tmp_path}\n"
     assert copy.read_text() == done.stdout
     assert "greeter" in {execution["name"] for execution in cloudops.json("list")}
 
 
 def test_what_has_run_is_found_again(cloudops):
-    result = json.loads(cloudops("shell", "--json", "echo out; echo err >&2; exit 4").stdout)
+    result = json.loads(cloudops.look("shell", "--json", "echo out; echo err >&2; exit 4").stdout)
     identifier = result["execution_id"]
     assert cloudops.look("status", identifier).stdout == "failed\n"
     assert cloudops.json("status", identifier) == {"id": identifier, "status": "failed"}
     assert cloudops.json("result", identifier) == result
     assert re.search(r"^exit code: *4$", cloudops.look("result", identifier).stdout, re.MULTILINE)
     assert sorted(cloudops.look("logs", identifier).stdout.splitlines()) == ["err", "out"]
-    followed = cloudops("logs", "-f", identifier)
+    followed = cloudops.look("logs", "-f", identifier)
     assert (followed.stdout, followed.stderr) == ("out\n", "err\n")
     newest = cloudops.json("list", "--limit", "1", "--status", "failed")
     assert [summary["id"] for summary in newest] == [identifier]
@@ -375,9 +391,9 @@ def test_what_is_refused_never_reaches_the_api(cloudops, tmp_path):
         write_plan(tmp_path / "empty.json"),
     ]
     for done in [
-        *(cloudops("run", plan) for plan in plans),
-        cloudops("exec", "--cwd", tmp_path / "file", "--", "ls"),
-        cloudops("exec", "--timeout", "1h", "--", "ls"),
+        *(cloudops.look("run", plan) for plan in plans),
+        cloudops.look("exec", "--cwd", tmp_path / "file", "--", "ls"),
+        cloudops.look("exec", "--timeout", "1h", "--", "ls"),
     ]:
         assert done.returncode == 2, done.args
         assert done.stderr.startswith("error: ")
@@ -408,10 +424,10 @@ def test_resume_runs_what_has_not_completed(cloudops, tmp_path):
     plan = write_plan(
         tmp_path / "plan.json", shell(f"echo x >> {count}"), shell(f"test -e {flag} && echo good")
     )
-    failed = cloudops("run", "--json", plan)
+    failed = cloudops.look("run", "--json", plan)
     assert failed.returncode == 1
     flag.touch()
-    resumed = cloudops("resume", json.loads(failed.stdout)["execution_id"])
+    resumed = cloudops.look("resume", json.loads(failed.stdout)["execution_id"])
     assert resumed.returncode == 0, resumed.stderr
     assert "2 of 2 commands completed" in resumed.stdout
     assert count.read_text() == "x\n"

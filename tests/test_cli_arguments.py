@@ -1,18 +1,37 @@
 """The command line as far as it needs no Prefect API."""
 
 import json
+import logging
 import subprocess
 import sys
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from io import StringIO
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import uuid4
 
+import anyio
 import pytest
+from engines import until
+from in_process import run_captured
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from cloudops_prefect.cli import exit_codes, printing
+from cloudops_prefect import unheard
+from cloudops_prefect.cli import connection, exit_codes, printing
 from cloudops_prefect.cli.arguments import CommandOptions, verbatim
-from cloudops_prefect.errors import ValidationError
-from cloudops_prefect.models import ExecCommand, ExecutionResult, ExecutionStatus
+from cloudops_prefect.cli.following import Interruption, follow, impatient
+from cloudops_prefect.cli.summary import plan_summary
+from cloudops_prefect.control import RunControl
+from cloudops_prefect.errors import ExecutionIOError, ValidationError
+from cloudops_prefect.models import (
+    ExecCommand,
+    ExecutionPlan,
+    ExecutionRequest,
+    ExecutionResult,
+    ExecutionStatus,
+    ExecutionSummary,
+    PlanExecutionResult,
+)
 
 PLAN = """
 strategy: {type: serial}
@@ -186,3 +205,129 @@ def test_the_exit_code_is_the_commands_own(status, exit_code, error, signal_numb
 )
 def test_durations_are_short(duration, text):
     assert printing.seconds(timedelta(seconds=duration)) == text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "code"),
+    [
+        (["status", "no-id", "--json"], "ValidationError", exit_codes.BAD_INPUT),
+        (["list", "--json", "--since", "yesterday"], "ValidationError", exit_codes.BAD_INPUT),
+        (["lsit", "--json"], "UnknownCommandError", exit_codes.BAD_INPUT),
+        (["graph", "plan.yaml", "--json"], "InvalidPlanError", exit_codes.BAD_INPUT),
+    ],
+)
+def test_an_error_is_json_where_json_is_asked_for(arguments, error, code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = run_captured(*arguments)
+    told = json.loads(done.stdout)
+    assert (done.returncode, done.stderr, told["type"]) == (code, "", error)
+    assert told["error"]
+
+
+def test_json_behind_two_dashes_is_not_asked_of_us():
+    done = run_captured("exec", "--env", "no-equals", "--", "ls", "--json")
+    assert (done.returncode, done.stdout) == (exit_codes.BAD_INPUT, "")
+    assert done.stderr == "error: Validation error: --env wants NAME=VALUE, not 'no-equals'\n"
+
+
+@pytest.fixture
+def summary() -> ExecutionSummary:
+    return ExecutionSummary(
+        id=uuid4(),
+        status=ExecutionStatus.COMPLETED,
+        started_at=datetime.now(UTC),
+        kind="plan",
+        name="a name that is longer than what is left of a narrow screen",
+    )
+
+
+def test_a_list_has_one_line_for_each_on_a_narrow_screen(summary, monkeypatch, capsys):
+    monkeypatch.setattr(printing, "on_screen", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    printing.executions([summary])
+    _, row = capsys.readouterr().out.splitlines()
+    assert row.startswith(f"{str(summary.id)[:8]}  completed  ")
+    assert row.rstrip().endswith("…")
+    assert len(row) == 60
+
+
+def test_a_list_in_a_pipe_is_whole_and_has_no_blanks_at_the_end(summary, capsys):
+    printing.executions([summary, summary.model_copy(update={"name": "short"})])
+    first, second = capsys.readouterr().out.splitlines()[1:]
+    assert first.endswith(f"  {summary.name}")
+    assert second.endswith("  short")
+
+
+class DeadApi:
+    async def read_flow_run(self, _):
+        raise ConnectionError
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    monkeypatch.setattr(unheard, "PATIENCE", 0.2)
+    monkeypatch.setattr(unheard, "INTERVAL", 0.01)
+    monkeypatch.setattr(unheard, "INSISTENCE", 0.01)
+
+
+@pytest.mark.anyio
+async def test_a_run_that_is_over_waits_a_bounded_time_for_an_api_that_is_gone(
+    soon, monkeypatch, capsys
+):
+    run_id, results, looks = uuid4(), {}, []
+
+    def in_order():
+        looks.append(anyio.current_time())
+        return [results[0]]
+
+    async def is_looked_at_for_longer_than_a_silence_may_last():
+        return looks and looks[-1] - looks[0] > 2 * unheard.PATIENCE
+
+    services = SimpleNamespace(runs={run_id: SimpleNamespace(in_order=in_order)})
+    monkeypatch.setattr(unheard, "open_here", lambda: services)
+
+    async def drive():
+        async with unheard.unless_unheard(DeadApi(), run_id, RunControl()):
+            # It has not ended: nobody gives it up.
+            await until(is_looked_at_for_longer_than_a_silence_may_last)
+            assert run_id not in unheard.given_up
+            results[0] = "completed"
+            await anyio.sleep_forever()
+
+    with impatient(), anyio.fail_after(10), pytest.raises(ExecutionIOError, match="no answer"):
+        await drive()
+    assert "the Prefect API does not answer: waiting for it" in capsys.readouterr().err
+
+    class Engine:
+        async def stream(self, _):
+            raise ExecutionIOError("the API does not answer")
+            yield
+
+    with pytest.raises(ExceptionGroup) as refusal:
+        await follow(Engine(), run_id, print, Interruption())
+    assert "the run is over, but not recorded" in str(refusal.value.exceptions[0])
+
+
+def test_prefects_own_services_are_quiet_too(monkeypatch):
+    monkeypatch.delenv("PREFECT_LOGGING_LEVEL", raising=False)
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        connection.connect()
+    printed = StringIO()
+    [handler] = logging.getLogger("prefect._internal").handlers
+    # Its own is the terminal of whichever test came first.
+    monkeypatch.setattr(handler, "stream", printed)
+    logger = logging.getLogger("prefect._internal.concurrency")
+    logger.error("the whole of an event")
+    assert not printed.getvalue()
+    logger.critical("it is the one that prints")
+    assert printed.getvalue()
+
+
+def test_many_commands_that_did_not_run_for_one_reason_are_told_in_one_line(capsys):
+    requests = [ExecutionRequest(command=ExecCommand(program="true")) for _ in range(10)]
+    plan, why = ExecutionPlan(commands=requests), "not run: build failed"
+    results = [ExecutionResult.not_run(request, uuid4(), why) for request in requests]
+    result = PlanExecutionResult.of(plan, uuid4(), results, total_duration=timedelta())
+    plan_summary(result, [f"command {index}" for index in range(10)])
+    told = [line for line in capsys.readouterr().out.splitlines() if why in line]
+    assert told == [f"10 commands: {why}"]

@@ -85,3 +85,24 @@ def test_it_needs_no_prefect(plan):
     argv = [sys.executable, "-c", code, "run", "--dry-run", str(plan)]
     done = subprocess.run(argv, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_no_part_of_it_shows_a_secret(plan, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "admin:of-the-api")
+    (tmp_path / "in-hunter2-hunter2").mkdir()
+    plan.write_text(
+        """
+        description: admin:of-the-api
+        commands:
+          - exec: [./hunter2-hunter2, admin:of-the-api]
+            env: {API_TOKEN: hunter2-hunter2}
+            working_dir: in-hunter2-hunter2
+        """
+    )
+    for options in ([], ["--json"]):
+        assert run_tokens(["run", "--dry-run", *options, str(plan)]) == 0
+        told = capsys.readouterr().out
+        assert "there is no program ./******** here" in told
+        assert "in-********" in told
+        assert "hunter2" not in told
+        assert "admin" not in told

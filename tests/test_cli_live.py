@@ -1,6 +1,7 @@
 """What people see of a run while it goes on."""
 
 import io
+import json
 import os
 import re
 import subprocess
@@ -14,10 +15,13 @@ from in_process import Cloudops
 from rich.console import Console
 from terminals import Terminal, terminal
 
+from cloudops_prefect.cli.event_lines import PlanLines
 from cloudops_prefect.cli.grouped_lines import GroupedLines
-from cloudops_prefect.cli.live_state import RunState, printable
+from cloudops_prefect.cli.live_state import RunState
 from cloudops_prefect.cli.live_view import LiveView
-from cloudops_prefect.cli.picture import CommandFacts
+from cloudops_prefect.cli.picture import CommandFacts, RunFacts
+from cloudops_prefect.cli.plain_text import plain, printable
+from cloudops_prefect.cli.views import LineView
 from cloudops_prefect.models import (
     CompletedEvent,
     ExecutionPlan,
@@ -160,6 +164,32 @@ def test_grouped_output_is_in_one_piece_a_command(prefect_api, tmp_path):
     assert "\x1b" not in done.stdout
 
 
+@pytest.mark.server
+def test_a_terminal_of_a_ci_system_gets_plain_lines(env, tmp_path):
+    path = tmp_path / "plan.yaml"
+    path.write_text("commands:\n  - {name: one, run: 'printf \"\\033[31mred\\033[0m\\n\"'}\n")
+    with terminal(["env", "CI=true", *cloudops("run", path)], env) as screen:
+        assert screen.wait() == 0
+    assert b"\x1b" not in screen.written
+    assert screen.lines[0] == "[one] red"
+    assert screen.lines[-2].startswith("completed: 1 of 1 commands completed in ")
+
+
+@pytest.mark.server
+def test_interleaved_output_comes_as_it_is_printed_without_colours_in_a_pipe(prefect_api, tmp_path):
+    first, second, path = tmp_path / "first", tmp_path / "second", tmp_path / "plan.json"
+    wait = "until test -e {}; do sleep 0.05; done; sleep 0.3"
+    commands = {
+        "one": rf"printf '\033[31ma\033[0m\n'; touch {first}; {wait.format(second)}; echo b",
+        "two": f"{wait.format(first)}; echo c; touch {second}",
+    }
+    named = [{"name": name, "run": command} for name, command in commands.items()]
+    path.write_text(json.dumps({"strategy": "parallel", "commands": named}))
+    done = Cloudops(prefect_api, tmp_path / "logs")("run", "--output", "interleaved", path)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("[") and "--" not in line]
+    assert lines == ["[one] a", "[two] c", "[one] b"]
+
+
 def a_plan(count: int, **fields) -> ExecutionPlan:
     commands = [
         ExecutionRequest(name=f"command {i}", command=ShellCommand(command="true"))
@@ -188,7 +218,7 @@ def test_two_hundred_commands_fit_on_the_screen_the_busy_ones_first():
     ended = CommandFacts(ExecutionStatus.COMPLETED, now, now)
     running = CommandFacts(ExecutionStatus.RUNNING, now - timedelta(seconds=75))
     failed = CommandFacts(ExecutionStatus.FAILED, now, now)
-    state.learn([ended] * 100 + [failed] + [running] * 5 + [pending] * 94)
+    state.learn(RunFacts([ended] * 100 + [failed] + [running] * 5 + [pending] * 94))
     lines = frame(state, 60, 14, now)
     assert len(lines) == 12
     assert max(map(len, lines)) < 60
@@ -208,6 +238,61 @@ def test_a_narrow_screen_cuts_lines_and_never_breaks_them():
     lines = frame(state, 30, 24, now)
     assert len(lines) == 3
     assert max(map(len, lines)) < 30
+
+
+def test_a_long_title_leaves_room_for_the_progress():
+    state, now = a_state(a_plan(3)), datetime.now(UTC)
+    for width in (80, 60):
+        console = Console(file=io.StringIO(), width=width, height=24, color_system=None)
+        console.print(LiveView("word " * 15 + "end", state, lambda _: "").frame(console, now))
+        heading = console.file.getvalue().splitlines()[0]
+        assert re.fullmatch(r"word .*…  ─{20}  0 of 3  0\.0s", heading)
+        assert len(heading) == width - 1
+
+
+def test_what_began_earlier_did_not_begin_when_it_is_attached_to():
+    state, now = a_state(a_plan(1)), datetime.now(UTC)
+    running = CommandFacts(ExecutionStatus.RUNNING, now)
+    state.learn(RunFacts([running], began_at=now - timedelta(seconds=75)))
+    assert frame(state, 80, 24, state.began_at + timedelta(seconds=75))[0].endswith("  1m 15s")
+    state.learn(RunFacts([running], began_at=now))
+    assert frame(state, 80, 24, state.began_at + timedelta(seconds=75))[0].endswith("  1m 15s")
+
+
+def test_what_a_run_waits_for_is_shown_for_as_long_as_it_does(capsys):
+    plan, now = a_plan(30), datetime.now(UTC)
+    state, request = a_state(plan), plan.commands[0]
+    pending = [CommandFacts(ExecutionStatus.PENDING)] * 30
+    waiting, begun = RunFacts(pending, waits_for="It waits"), RunFacts(pending, began_at=now)
+    started = StartedEvent(execution_id=uuid4(), request_id=request.id, command="true")
+    for take, end in ((state.learn, begun), (state.take, started)):
+        state.learn(waiting)
+        lines = frame(state, 80, 24, now)
+        assert (lines[1], len(lines)) == ("It waits", 22)
+        take(end)
+        assert "It waits" not in frame(state, 80, 24, now)
+    view = LineView(lambda event: None)
+    assert view.learn(waiting)
+    assert capsys.readouterr().err == ""
+    assert [view.learn(facts) for facts in (waiting, waiting, begun)] == [True, True, False]
+    assert capsys.readouterr().err == "It waits\n"
+
+
+@pytest.mark.parametrize("lines", [PlanLines, GroupedLines])
+def test_lines_of_equal_commands_are_told_apart(lines, capsys):
+    (request,) = a_plan(1).commands
+    plan = ExecutionPlan(commands=[request, request], strategy={"type": "parallel"})
+    shown = lines(plan, ["true #0", "true #1"])
+    first, second = ({"execution_id": uuid4(), "request_id": request.id} for _ in range(2))
+    for ids in (first, second):
+        shown.show(StartedEvent(command="x", **ids))
+    for line, ids in (("one", first), ("two", second)):
+        shown.show(StdoutEvent(line=line, **ids))
+    for ids in (second, first):
+        shown.show(FailedEvent(error="bad", **ids))
+    told = capsys.readouterr().out.splitlines()
+    assert {"[true #0] one", "[true #1] two"} < {*told}
+    assert told[-1] == "[true #0] -- failed: bad"
 
 
 def test_one_request_twice_is_two_commands():
@@ -249,10 +334,23 @@ def test_a_line_of_output_cannot_move_the_cursor(line, shown):
     assert printable(line) == shown
 
 
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("  a\tb ", "  a\tb "),
+        ("10%\r99%\r", "99%"),
+        ("\x1b[1mbold\x1b[0m\x07", "bold"),
+        ("\x1b[K", ""),
+    ],
+)
+def test_a_line_of_output_keeps_its_blanks_in_a_file(line, shown):
+    assert plain(line) == shown
+
+
 def test_grouped_lines_forget_what_is_too_much(capsys):
     plan = a_plan(1)
     ids = {"execution_id": uuid4(), "request_id": plan.commands[0].id}
-    lines = GroupedLines({plan.commands[0].id: "flood"})
+    lines = GroupedLines(plan, ["flood"])
     for number in range(30):
         lines.show(StdoutEvent(line=f"{number} " + "x" * 99_998, **ids))
     assert capsys.readouterr().out == ""

@@ -5,19 +5,21 @@ import json
 import random
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 from PIL import Image
+from rich.cells import cell_len
 from rich.console import Console
 
-from cloudops_prefect.cli import drawing, picture_text, timeline
+from cloudops_prefect.cli import drawing, picture_text, printing, timeline
 from cloudops_prefect.cli.app import run_tokens
 from cloudops_prefect.cli.layout import places
 from cloudops_prefect.cli.picture import CommandFacts, Picture
-from cloudops_prefect.cli.plan_tree import tree_of
+from cloudops_prefect.cli.plan_tree import print_tree, tree_of
 from cloudops_prefect.models import (
     DependencyGraphStrategy,
     ExecutionPlan,
@@ -148,6 +150,14 @@ def test_svg_and_png_are_drawn(diamond, tmp_path):
     assert (tmp_path / "plan.svg").read_bytes().startswith(b"<?xml")
 
 
+def test_a_long_title_is_drawn_whole():
+    picture = Picture.of(plan_of(["one", "two"], ParallelStrategy()))
+    long = replace(picture, title="Release the shop and everything around it, in the right order")
+    with Image.open(io.BytesIO(drawing.draw(long, "png"))) as png:
+        right = png.convert("L").crop((png.width - 10, 0, png.width, png.height))
+        assert right.getextrema() == (255, 255)
+
+
 def test_what_is_not_in_a_file_goes_to_standard_output():
     argv = [sys.executable, "-m", "cloudops_prefect", "graph", str(RELEASE), "--format", "png"]
     done = subprocess.run(argv, capture_output=True, check=True)
@@ -158,7 +168,7 @@ def test_without_matplotlib_the_error_names_the_extra(monkeypatch, capsys, tmp_p
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     output = tmp_path / "plan.png"
     assert run_tokens(["graph", str(RELEASE), "--output", str(output)]) == 1
-    assert "pip install 'cloudops-prefect[draw]'" in capsys.readouterr().err
+    assert "the extra `draw` brings: pip install matplotlib" in capsys.readouterr().err
     assert not output.exists()
 
 
@@ -185,3 +195,54 @@ def test_the_timeline_shows_who_ran_when(diamond, capsys):
     assert 8 <= build_long / check_long <= 10
     assert test.endswith("2.0s failed")
     assert idle == "did not run: tell"
+
+
+def test_the_timeline_of_two_hundred_commands_has_a_row_for_each(capsys):
+    facts = [ran(index, 1.5) for index in range(200)]
+    timeline.print_timeline(Picture.of(large("parallel"), facts))
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert len(rows) == 200
+    assert all("█" in row for row in rows)
+    assert max(map(len, rows)) <= 100
+    assert rows[0].index("█") < rows[100].index("█") < rows[199].index("█")
+
+
+@pytest.mark.parametrize("shown", [timeline.print_timeline, print_tree])
+def test_a_narrow_screen_has_a_row_for_each_command(shown, capsys, monkeypatch):
+    monkeypatch.setattr(printing, "on_screen", lambda: True)
+    monkeypatch.setenv("COLUMNS", "60")
+    plan = plan_of(["日本語 " * 12, "a name that is longer " * 4], ParallelStrategy())
+    shown(Picture.of(plan, [ran(0, 1), ran(1, 2)]))
+    lines = capsys.readouterr().out.splitlines()
+    rows = [line for line in lines if "…" in line and not line.startswith("*")]
+    assert [cell_len(row) <= 60 for row in rows] == [True, True]
+
+
+def test_colours_in_a_pipe_make_no_bar_longer(diamond, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    timeline.print_timeline(diamond)
+    printed = capsys.readouterr().out
+    assert "\x1b[32m" in printed
+    assert max(map(len, printed.splitlines())) < 150
+
+
+def test_what_is_neither_a_file_nor_an_id_is_called_so(capsys):
+    assert run_tokens(["graph", "plan.yam"]) == 2
+    assert "'plan.yam' is neither a file nor an id" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", [["--output", "graph.svg"], ["--format", "tree"]])
+def test_json_goes_with_no_other_form(option, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run_tokens(["graph", str(RELEASE), "--json", *option]) == 2
+    assert "--json" in capsys.readouterr().out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_of_a_picture_may_leave():
+    argv = [sys.executable, "-m", "cloudops_prefect", "graph", str(RELEASE), "--format", "svg"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 0

@@ -19,6 +19,13 @@ commands:
     timeout_ms: 99999999
     needs: fist
 """
+DEPLOY = ["deploy", "--name", "nightly", "--work-pool", "pool"]
+COMPLETE = """
+COMP_WORDS=(cloudops tim)
+COMP_CWORD=1
+$(complete -p cloudops | grep -o "_[a-z_]*")
+echo "${COMPREPLY[@]}"
+"""
 
 
 def test_init_writes_a_plan_that_is_valid_and_overwrites_none(tmp_path, capsys, monkeypatch):
@@ -76,6 +83,44 @@ def test_validate_lists_every_mistake(tmp_path, capsys):
     assert (wrong["text"], wrong["hint"]) == ("    rum: make", "did you mean `run`?")
 
 
+@pytest.mark.parametrize("command", [["run"], ["run", "--dry-run"], ["graph"], DEPLOY])
+def test_every_command_lists_the_mistakes_of_a_plan(command, tmp_path, capsys):
+    path = tmp_path / "plan.yaml"
+    path.write_text(WRONG)
+    assert run_tokens(["validate", str(path)]) == 2
+    mistakes = capsys.readouterr().err
+    assert run_tokens([*command, str(path)]) == 2
+    assert capsys.readouterr().err == mistakes
+    assert run_tokens(["validate", "--json", str(path)]) == 2
+    told = capsys.readouterr().out
+    assert run_tokens([*command, "--json", str(path)]) == 2
+    assert capsys.readouterr() == (told, "")
+
+
+def test_a_timeout_that_is_too_long_is_told_with_its_place(tmp_path, capsys):
+    path = tmp_path / "plan.yaml"
+    path.write_text("commands:\n  - run: ls\n    timeout: 2h\n")
+    for command in ("validate", "run", "graph"):
+        assert run_tokens([command, str(path)]) == 2
+        assert f"{path}:3:14: commands[0].timeout: " in capsys.readouterr().err
+
+
+def test_a_wrong_indent_is_shown(tmp_path, capsys):
+    path = tmp_path / "plan.yaml"
+    path.write_text("commands:\n  - name: first\n   run: make\n")
+    assert run_tokens(["validate", str(path)]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith(f"error: Invalid execution plan: {path}:3:4: not YAML: ")
+    assert told[1:] == ["       run: make", "       ^"]
+
+
+def test_init_tells_programs_what_it_wrote(tmp_path, capsys):
+    plan = tmp_path / "plan.yaml"
+    assert run_tokens(["init", "--json", str(plan)]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"plan": str(plan), "schema": str(tmp_path / "cloudops.schema.json")}
+
+
 def test_a_file_that_cannot_be_read_is_refused_in_json_too(tmp_path, capsys):
     assert run_tokens(["validate", "--json", str(tmp_path / "absent.yaml")]) == 2
     told = json.loads(capsys.readouterr().out)
@@ -87,7 +132,7 @@ def test_a_file_that_cannot_be_read_is_refused_in_json_too(tmp_path, capsys):
 def test_shells_are_told_how_to_complete(shell, capsys):
     assert run_tokens(["completion", shell]) == 0
     script = capsys.readouterr().out
-    assert "timeline" in script
+    assert all(word in script for word in ("timeline", "dry-run", "work-pool", "rrule"))
     if shell == "bash":
-        check = f"{script}\ncomplete -p cloudops"
-        assert subprocess.run(["bash", "-c", check], capture_output=True).returncode == 0
+        done = subprocess.run(["bash"], input=f"{script}{COMPLETE}", capture_output=True, text=True)
+        assert done.stdout.split() == ["timeline"], done.stderr

@@ -1,12 +1,22 @@
 """What the command line tells of runs that have ended, from a Prefect API."""
 
 import os
+import re
+import socket
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
+import anyio
 import pytest
 from in_process import Cloudops
+from prefect.client.orchestration import get_client
+from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.states import Scheduled
+
+from cloudops_prefect import run_plan
+from cloudops_prefect.cli.run_facts import facts_of_run
 
 pytestmark = pytest.mark.server
 
@@ -19,6 +29,7 @@ commands:
   - {{name: tell, run: echo told, needs: build}}
   - {{name: lint, run: echo linted, needs: check}}
 """
+LARGE_COMMAND = f"  - {{run: echo large, env: {{PADDING: {'x' * 100_000}}}}}\n"
 
 
 @dataclass(frozen=True)
@@ -58,6 +69,25 @@ def single(cloudops) -> dict:
     return cloudops.json("shell", *options, "sleep 60")
 
 
+def schedule_runs(api: str, count: int) -> list[UUID]:
+    """Creates runs of a plan that are due in an hour, as schedules do."""
+
+    async def create() -> list[UUID]:
+        async with get_client() as client:
+            due = datetime.now(UTC) + timedelta(hours=1)
+            plan = {"commands": [{"command": {"type": "shell", "command": "true"}}]}
+            runs = [
+                await client.create_flow_run(
+                    run_plan, parameters={"plan": plan}, state=Scheduled(scheduled_time=due)
+                )
+                for _ in range(count)
+            ]
+        return [run.id for run in runs]
+
+    with temporary_settings({PREFECT_API_URL: api}):
+        return anyio.run(create)
+
+
 def test_a_run_is_drawn_with_its_states_and_its_critical_path(cloudops, run):
     drawn = cloudops("graph", run["execution_id"])
     assert drawn.returncode == 0, drawn.stderr
@@ -93,6 +123,30 @@ def test_names_come_from_the_plan_of_the_run(cloudops, run):
     ]
     followed = cloudops("logs", "-f", run["execution_id"]).stdout.splitlines()
     assert {"[check] checked", "[build] built", "[lint] linted"} <= {*followed}
+
+
+def test_one_command_of_a_plan_is_told_with_its_own_address(cloudops, run):
+    build = run["results"][1]["execution_id"]
+    assert cloudops.json("result", build)["exit_code"] == 1
+    told = cloudops("result", build).stdout
+    assert re.search(r"^stdout:\nbuilt$", told, re.MULTILINE)
+    assert told.endswith(f"/runs/task-run/{build}\n")
+    watched = cloudops("watch", build)
+    assert (watched.returncode, watched.stdout) == (1, "built\n")
+    assert watched.stderr.startswith("failed: Command failed with exit code 1\n")
+    assert watched.stderr.endswith(f"/runs/task-run/{build}\n")
+
+
+def test_who_watches_chooses_what_is_printed(cloudops, run, single):
+    plan, command = run["execution_id"], single["execution_id"]
+    quiet = cloudops("watch", "--quiet", plan)
+    assert quiet.returncode == 1
+    assert quiet.stdout == cloudops("result", plan).stdout
+    assert cloudops.json("watch", plan) == cloudops.json("result", plan)
+    quiet = cloudops("watch", "--quiet", command)
+    assert (quiet.returncode, quiet.stdout) == (124, "")
+    assert quiet.stderr.startswith("timeout: Execution timeout after 1000ms\nUI: ")
+    assert cloudops.json("watch", command) == cloudops.json("result", command)
 
 
 def test_an_id_may_be_shortened_wherever_one_is_taken(cloudops, run, single):
@@ -144,6 +198,10 @@ def test_resume_has_the_names_too(cloudops, plan, run):
     assert resumed.returncode == 0, resumed.stderr
     assert "[build] built\n" in resumed.stdout
     assert "tell     completed  0" in resumed.stdout
+    # What had completed has the id that it had at the first attempt.
+    for one in run["results"][0], run["results"][1]:
+        identifier = one["execution_id"]
+        assert cloudops("status", identifier[:12]).stdout == cloudops("status", identifier).stdout
 
 
 def test_old_logs_are_pruned_but_for_those_that_failed(cloudops, plan):
@@ -159,3 +217,60 @@ def test_old_logs_are_pruned_but_for_those_that_failed(cloudops, plan):
     plain = cloudops("logs", "prune", "--older-than", "30d")
     assert plain.stdout.startswith("Removed the logs of ")
     assert [path.exists() for path in (check, build, lint)] == [False, False, True]
+
+
+def test_what_is_scheduled_hides_no_shortened_id(cloudops, monkeypatch):
+    identifier = cloudops.json("shell", "true")["execution_id"]
+    monkeypatch.setattr("cloudops_prefect.cli.api._PAGE", 2)
+    monkeypatch.setattr("cloudops_prefect.cli.api.SEARCHED", 2)
+    schedule_runs(cloudops.api, 3)
+    assert cloudops("status", identifier[:8]).stdout == "completed\n"
+    unknown = cloudops("status", uuid4().hex[:30])
+    assert unknown.returncode == 2
+    assert "the newest 2 executions" in unknown.stderr
+
+
+def test_the_commands_of_a_large_plan_have_shortened_ids_too(cloudops, tmp_path):
+    path = tmp_path / "plan.yaml"
+    path.write_text(f"commands:\n{3 * LARGE_COMMAND}")
+    for command in cloudops.json("run", path)["results"]:
+        assert cloudops("logs", command["execution_id"][:12]).stdout == "large\n"
+
+
+def test_a_quiet_resume_of_a_command_tells_how_it_ended(cloudops, tmp_path):
+    flag = tmp_path / "flag"
+    failed = cloudops.json("shell", f"echo ran; test -e {flag}")
+    flag.touch()
+    resumed = cloudops("resume", "--quiet", failed["execution_id"])
+    assert (resumed.returncode, resumed.stdout) == (0, "")
+    assert resumed.stderr.startswith("completed in 0.")
+
+
+def test_lists_say_that_there_is_nothing_and_that_there_is_more(cloudops, run, single):
+    nothing = cloudops("list", "--tag", f"batch={uuid4()}")
+    assert (nothing.stdout, nothing.stderr) == ("", "No execution is like that\n")
+    more = cloudops("list", "--tag", f"batch={cloudops.tag}", "--limit", "1")
+    assert more.stderr == "There are more: --page 2\n"
+
+
+def test_a_tag_without_a_value_is_found(cloudops):
+    identifier = cloudops.json("shell", "--tag", f"{cloudops.tag}=", "true")["execution_id"]
+    assert [one["id"] for one in cloudops.json("list", "--tag", f"{cloudops.tag}=")] == [identifier]
+
+
+def test_what_a_run_waits_for_is_known(cloudops):
+    (waiting,) = schedule_runs(cloudops.api, 1)
+    with temporary_settings({PREFECT_API_URL: cloudops.api}):
+        facts = anyio.run(facts_of_run, waiting)
+    assert facts.waits_for == "It is still pending and waits for its turn"
+
+
+def test_an_api_that_is_silent_is_told_of_soon(tmp_path, monkeypatch):
+    monkeypatch.setattr("cloudops_prefect.api_errors.PATIENCE", 0.5)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+        done = Cloudops(url, tmp_path)("list")
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: IO error: the Prefect API at {url} does not answer")

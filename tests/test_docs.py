@@ -1,155 +1,24 @@
 """README and docs/ say what is so: each of their blocks is run, in order, as printed."""
 
-import os
 import re
 import shlex
-import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from threading import Lock
-from uuid import uuid4
 
-import httpx
-import psutil
 import pytest
 from cyclopts import MissingArgumentError
-from documents import Block, PageError, Step, inline_code, is_shown, links, masked, steps
-from postgres import database
-from servers import PrefectServer, free_port
-from terminals import terminal
-from workers import ask, clone, environment, until
+from documents import PageError, inline_code, is_shown, links, masked, steps
+from readers import ELSEWHERE, OF_A_READER, Reader
+from servers import PrefectServer
+from workers import clone, environment
 
 from cloudops_prefect.cli.app import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-ELSEWHERE = {"needs", "not run"}
-PRINTED_DATABASE = re.compile(r"postgresql\+asyncpg://\S+")
-ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-SECONDS = 60
-
-
-class Reader:
-    """Somebody who does what pages say, in terminals of which some stay open."""
-
-    def __init__(self, env: dict[str, str], home: Path) -> None:
-        self.env = env
-        self._home = home
-        self._open: dict[str, subprocess.Popen[bytes]] = {}
-        self._opening = Lock()
-
-    def read(self, page: Path, directory: Path) -> None:
-        """Goes through a page from its top to its end."""
-        told = ""
-        for step in steps(page):
-            block = step.block
-            if not block.remarks.keys() & ELSEWHERE:
-                told = last_told(self._take(step, directory, told)) or told
-
-    def _take(self, step: Step, directory: Path, told: str) -> str:
-        block = step.block
-        if "file" in block.remarks:
-            (directory / block.remarks["file"]).write_text(block.text)
-            return ""
-        assert told or not re.search(r"\bID\b", block.text), f"{block.place}: of what is this ID?"
-        argv = argv_of(block, told)
-        if "background" in block.remarks:
-            with self._opening:
-                self.leave_open(argv, block, directory)
-            return ""
-        if "terminal" in block.remarks:
-            return self._look(argv, step, directory)
-        printed = self._run(argv, block, directory)
-        for shown in step.shown:
-            assert is_shown(shown, printed), f"{block.place} printed\n{printed}"
-        return printed
-
-    def _run(self, argv: list[str], block: Block, directory: Path) -> str:
-        with subprocess.Popen(
-            argv,
-            cwd=directory,
-            env=self.env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        ) as process:
-            try:
-                printed, _ = process.communicate(timeout=SECONDS)
-            finally:
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
-        said = f"{block.place} ended with {process.returncode}\n{printed}"
-        assert process.returncode == int(block.remarks.get("exit", 0)), said
-        return printed
-
-    def _look(self, argv: list[str], step: Step, directory: Path) -> str:
-        *screens, end = step.shown
-        with terminal(argv, self.env, columns=160, cwd=directory) as screen:
-            for shown in screens:
-                screen.until(lambda shown=shown: is_shown(shown, "\n".join(screen.lines)))
-            code = screen.wait(SECONDS)
-            printed = "\n".join(screen.lines)
-        assert code == int(step.block.remarks.get("exit", 0)), printed
-        assert is_shown(end, printed), f"{step.block.place} ended with\n{printed}"
-        return printed
-
-    def leave_open(self, argv: list[str], block: Block, directory: Path) -> None:
-        """Starts what goes on, unless it is open from an earlier page."""
-        running = self._open.get(block.text)
-        if running is not None and running.poll() is None:
-            return
-        path = self._home / f"{uuid4()}.out"
-        with path.open("wb") as output:
-            process = subprocess.Popen(
-                argv,
-                cwd=directory,
-                env=self.env,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        self._open[block.text] = process
-
-        def is_ready() -> bool:
-            printed = path.read_text(errors="replace")
-            assert process.poll() is None, f"{block.place} has ended\n{printed}"
-            return block.remarks["background"] in printed
-
-        until(is_ready, SECONDS)
-
-    def close(self) -> None:
-        """Ends what was left open, and what that has started."""
-        for process in self._open.values():
-            with suppress(psutil.NoSuchProcess):
-                started = psutil.Process(process.pid).children(recursive=True)
-                process.terminate()
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(10)
-                for child in started:
-                    with suppress(psutil.NoSuchProcess):
-                        child.kill()
-                psutil.wait_procs(started, timeout=10)
-            process.kill()
-            process.wait(10)
-
-
-def argv_of(block: Block, told: str) -> list[str]:
-    if block.language == "python":
-        return [sys.executable, "-c", block.text]
-    return ["bash", "-euo", "pipefail", "-c", re.sub(r"\bID\b", told, block.text)]
-
-
-def last_told(printed: str) -> str | None:
-    """The execution that something printed tells of: that of its address, else the first."""
-    found = re.findall(rf"flow-run/({ID.pattern})", printed) or ID.findall(printed)
-    return found[0] if found else None
 
 
 @pytest.fixture(scope="module")
@@ -165,15 +34,6 @@ def reader(tmp_path_factory) -> Iterator[Reader]:
     finally:
         reader.close()
         server.stop()
-
-
-OF_A_READER = {
-    "DO_NOT_TRACK": "1",
-    # Nothing that a page does may change what the tests run with.
-    "PIP_DRY_RUN": "1",
-    "PREFECT_WORKER_QUERY_SECONDS": "1",
-    "PYTHONUNBUFFERED": "1",
-}
 
 
 def installed_clone(target: Path) -> Path:
@@ -208,33 +68,16 @@ def test_a_page_is_so(readings, page):
 
 
 LEFT_OUT = [step for page in PAGES for step in steps(page) if step.block.remarks.keys() & ELSEWHERE]
+WHERE_IT_IS_RUN = {
+    "the local server": "test_cli.py",
+    "PostgreSQL": "test_two_workers.py",
+}
 
 
-@pytest.mark.server
 @pytest.mark.parametrize("step", LEFT_OUT, ids=lambda step: step.block.place)
-def test_what_needs_more_is_so_where_there_is_more(step, tmp_path):
-    if "not run" in step.block.remarks:
-        pytest.skip(step.block.remarks["not run"])
-    assert step.block.remarks["needs"] == "PostgreSQL"
-    port = free_port()
-    env = environment("", tmp_path) | OF_A_READER | {"PREFECT_SERVER_API_PORT": str(port)}
-    del env["PREFECT_API_URL"]
-    with database() as url:
-        text, count = PRINTED_DATABASE.subn(url, step.block.text)
-        assert count == 1
-        reader = Reader(env, tmp_path)
-        try:
-            reader.leave_open(["bash", "-euc", text], step.block, tmp_path)
-            until(lambda: counts_runs(f"http://127.0.0.1:{port}/api"), 60)
-        finally:
-            reader.close()
-
-
-def counts_runs(api: str) -> bool:
-    """Whether a server answers out of its database."""
-    with suppress(httpx.TransportError):
-        return ask("POST", f"{api}/flow_runs/count", {}).is_success
-    return False
+def test_what_is_left_out_here_is_run_elsewhere_or_says_why_not(step):
+    reason = step.block.remarks.get("not run")
+    pytest.skip(reason or f"run in {WHERE_IT_IS_RUN[step.block.remarks['needs']]}")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

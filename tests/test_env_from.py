@@ -7,9 +7,19 @@ import pytest
 from engines import shell
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from pydantic import SecretStr
+from small_api import small_api
 
-from cloudops_prefect import ExecutionEngine, ExecutionPlan, ExecutionStatus
+from cloudops_prefect import (
+    ExecutionEngine,
+    ExecutionIOError,
+    ExecutionPlan,
+    ExecutionStatus,
+    ParallelStrategy,
+    tasks,
+)
+from cloudops_prefect.block_env import read_environment
 from cloudops_prefect.blocks import CommandEnvironment
 
 pytestmark = [pytest.mark.anyio, pytest.mark.server]
@@ -76,3 +86,32 @@ async def test_a_block_that_does_not_exist_fails_the_command_before_it_starts(
     assert (result.status, result.exit_code) == (ExecutionStatus.FAILED, -1)
     assert "command-environment/absent" in (result.error or "")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("status", [403, 500])
+async def test_an_api_that_does_not_give_a_block_refuses_the_command(status):
+    with small_api() as api, temporary_settings({PREFECT_API_URL: api.url}):
+        api.answer = lambda path, size: status
+        with pytest.raises(ExecutionIOError, match=rf"'command-environment/deploy'.* {status}"):
+            await read_environment(["command-environment/deploy"])
+
+
+async def test_whatever_goes_wrong_with_one_command_is_no_trouble_of_the_others(
+    api, config, monkeypatch
+):
+    async def read_environment(names):
+        raise LookupError(*names)
+
+    monkeypatch.setattr(tasks, "read_environment", read_environment)
+    fails = shell("true", env_from=["command-environment/absent"])
+    plan = ExecutionPlan(
+        commands=[fails, shell("sleep 0.3; echo ran")], strategy=ParallelStrategy()
+    )
+    async with ExecutionEngine(config) as engine:
+        result = await engine.wait(await engine.execute_plan(plan))
+        failed, other = result.results
+        assert (failed.status, failed.exit_code) == (ExecutionStatus.FAILED, -1)
+        assert "LookupError('command-environment/absent')" in (failed.error or "")
+        assert (other.status, other.stdout) == (ExecutionStatus.COMPLETED, "ran\n")
+        single = await engine.wait(await engine.execute(fails))
+        assert single.error == failed.error

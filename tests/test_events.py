@@ -1,6 +1,7 @@
 import io
 import json
 import logging
+import pickle
 import stat
 import sys
 import tracemalloc
@@ -9,7 +10,8 @@ from uuid import uuid4
 
 import anyio
 import pytest
-from pydantic import TypeAdapter
+from engines import flat
+from pydantic import TypeAdapter, ValidationError
 
 from cloudops_prefect.errors import ExecutionIOError
 from cloudops_prefect.events import (
@@ -18,6 +20,7 @@ from cloudops_prefect.events import (
     JsonLinesHandler,
     NotificationHandler,
     deliver,
+    events_of,
     line_events,
 )
 from cloudops_prefect.models import (
@@ -222,7 +225,7 @@ async def test_delivery_goes_on_after_a_handler_raised(source, caplog):
 
     handler = Choosy()
     events = [source.started(), *(source.stdout(str(n)) for n in range(100)), source.completed()]
-    await deliver(each(events), handler)
+    await deliver(each([events]), FanOutHandler([handler]))
     assert handler.events == events
     assert len(caplog.records) == 1, "a million failures are one error in the log"
 
@@ -233,7 +236,7 @@ async def test_delivery_can_be_cancelled_while_a_handler_is_busy(source):
             await anyio.sleep_forever()
 
     with anyio.move_on_after(0.05) as scope:
-        await deliver(each([source.started()]), FanOutHandler([Stuck()]))
+        await deliver(each([[source.started()]]), FanOutHandler([Stuck()]))
     assert scope.cancelled_caught
 
 
@@ -328,7 +331,7 @@ async def test_lines_are_valid_events_in_order(log_path):
         log.note("not an event")
         log.write("stdout", b"\xff three")
     with anyio.fail_after(BOUND):
-        events = [event async for event in line_events(log_path, *ids)]
+        events = [event async for event in flat(line_events(log_path, *ids))]
     assert [(event.event_type, event.line) for event in events] == [
         ("stdout", "one"),
         ("stderr", "two"),
@@ -338,6 +341,26 @@ async def test_lines_are_valid_events_in_order(log_path):
         assert (event.execution_id, event.request_id) == ids
         assert event.timestamp.tzinfo is not None
         assert TypeAdapter(ExecutionEvent).validate_json(event.model_dump_json()) == event
+
+
+@pytest.mark.parametrize("model", [StdoutEvent, StderrEvent])
+def test_events_of_lines_are_what_their_model_makes(model):
+    ids = {"execution_id": uuid4(), "request_id": uuid4()}
+    lines = ["one", "", "zwei\0 \ufffd"]
+    made = list(events_of(model, lines, *ids.values(), NOW))
+    expected = [model(line=line, timestamp=NOW, **ids) for line in lines]
+    assert made == expected
+    assert [pickle.loads(pickle.dumps(event)) for event in made] == expected
+    for event, other in zip(made, expected, strict=True):
+        assert type(event) is model
+        assert hash(event) == hash(other)
+        assert repr(event) == repr(other)
+        assert event.model_dump() == other.model_dump()
+        assert event.model_dump_json() == other.model_dump_json()
+        assert event.model_fields_set == other.model_fields_set
+        assert event.model_copy(update={"line": "x"}) == other.model_copy(update={"line": "x"})
+        with pytest.raises(ValidationError, match="frozen"):
+            event.line = "changed"
 
 
 async def test_a_slow_handler_needs_no_memory_and_delays_no_output(log_path):
@@ -352,7 +375,7 @@ async def test_a_slow_handler_needs_no_memory_and_delays_no_output(log_path):
                 await anyio.sleep(0.001)
 
     async def handle():
-        await deliver(line_events(log_path, uuid4(), uuid4()), Slow())
+        await deliver(line_events(log_path, uuid4(), uuid4()), FanOutHandler([Slow()]))
 
     lines = b"".join(b"%099d\n" % n for n in range(650))
     tracemalloc.start()

@@ -18,6 +18,7 @@ from running import MARK, processes, soon
 
 from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.env_secrets import secret_values
+from cloudops_prefect.errors import InvalidWorkingDirError, SpawnFailedError
 from cloudops_prefect.execution import CommandExecution, check_paths
 from cloudops_prefect.models import (
     ExecCommand,
@@ -181,6 +182,17 @@ async def test_paths_are_refused_before_there_is_a_process(tmp_path):
     with pytest.raises(Exception, match="Invalid working directory"):
         check_paths(shell("true", working_dir=tmp_path / "none"))
     check_paths(shell("true", working_dir=tmp_path / "none"), later=True)
+
+
+async def test_a_path_that_cannot_even_be_looked_at_is_refused(tmp_path):
+    directory = tmp_path / ("x" * 300)
+    with pytest.raises(InvalidWorkingDirError, match="File name too long"):
+        check_paths(shell("true", working_dir=directory))
+    check_paths(shell("true", working_dir=directory), later=True)
+    script = ScriptCommand(path=directory / "a.sh")
+    with pytest.raises(SpawnFailedError, match="File name too long"):
+        check_paths(ExecutionRequest(command=script))
+    check_paths(ExecutionRequest(command=script), later=True)
 
 
 async def test_a_log_directory_that_is_a_file_is_a_clear_error(config):

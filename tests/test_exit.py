@@ -90,3 +90,19 @@ def recorded_states(database: Path) -> dict[str, int]:
         return dict(connection.execute(query).fetchall())
     finally:
         connection.close()
+
+
+def test_the_end_of_the_loop_that_an_engine_is_used_in_next_is_a_cancellation_too(api, config):
+    engine = ExecutionEngine(config)
+    plan = ExecutionPlan(commands=[shell("sleep 60"), shell("echo never")])
+    # It ends without a word to its tasks.
+    first = asyncio.new_event_loop()
+    first.run_until_complete(engine.execute_plan(ExecutionPlan(commands=[shell("true")])))
+    first.close()
+
+    async def start_again():
+        return await engine.execute_plan(plan)
+
+    execution_id = asyncio.run(start_again())
+    assert asyncio.run(task_run_states(execution_id)) == {"CANCELLED": 2}
+    asyncio.run(engine.aclose())

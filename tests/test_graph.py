@@ -133,6 +133,16 @@ def test_all_errors_can_be_listed_with_their_fields():
     ]
 
 
+def test_each_knot_of_cycles_is_told_beside_what_else_is_wrong():
+    refused = waiting("abcdefg", {0: [1], 1: [0], 2: [9], 3: [3, 4], 4: [5], 5: [4, 6], 6: []})
+    assert [(error.field, error.detail.partition(": ")[2]) for error in graph_errors(refused)] == [
+        ("strategy.dependencies[2]", ""),
+        ("strategy.dependencies[3]", ""),
+        ("strategy.dependencies[0]", "0 (a) -> 1 (b) -> 0 (a)"),
+        ("strategy.dependencies[4]", "4 (e) -> 5 (f) -> 4 (e)"),
+    ]
+
+
 edges = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7)).filter(lambda e: e[0] != e[1]))
 
 
@@ -149,11 +159,14 @@ def test_a_plan_is_refused_exactly_if_its_graph_has_a_cycle(pairs):
 
 
 @given(edges)
-def test_the_cycle_that_is_named_is_one(pairs):
+def test_a_cycle_of_each_knot_is_named(pairs):
     dependencies = {}
     for before, after in pairs:
         dependencies.setdefault(after, []).append(before)
-    for error in graph_errors(waiting("abcdefgh", dependencies)):
+    told = list(graph_errors(waiting("abcdefgh", dependencies)))
+    knots = [knot for knot in nx.strongly_connected_components(nx.DiGraph(pairs)) if len(knot) > 1]
+    assert len(told) == len(knots)
+    for error in told:
         steps = error.detail.partition("cycle: ")[2].split(" -> ")
         cycle = [int(step.split()[0]) for step in steps]
         assert cycle[0] == cycle[-1]
@@ -171,3 +184,14 @@ def test_5000_commands_with_15000_edges_are_checked_and_built_quickly():
     spent = time.process_time() - started
     assert graph.number_of_nodes() == 5_000
     assert spent < 0.5
+
+
+def test_a_command_that_would_be_cut_short_is_told_by_its_index_only():
+    secret = "s3cret" * 10
+    long = ExecutionRequest(
+        command=ShellCommand(command=f"curl -H 'Authorization: {secret}'; true")
+    )
+    spaced = ExecutionRequest(command=ShellCommand(command="echo two  spaces"))
+    strategy = DependencyGraphStrategy(dependencies={0: [1], 1: [0]})
+    refusal = refusal_of(ExecutionPlan(commands=[long, spaced], strategy=strategy))
+    assert refusal == "commands wait for each other in a cycle: 0 -> 1 -> 0"

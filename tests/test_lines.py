@@ -96,7 +96,7 @@ def test_lines_are_the_same_at_each_split(data, lines):
 ALPHABET = [b"a", b"b", b"\n", b"\r", b"\r\n", b"\xff", b"\0", "é".encode(), "🎉".encode(), b"\x80"]
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     data=st.lists(st.sampled_from(ALPHABET), max_size=60).map(b"".join),
     cuts=st.lists(st.integers(0, 120), max_size=10),

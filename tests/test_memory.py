@@ -1,6 +1,6 @@
 """A process that runs commands needs no more memory for a gigabyte of output than for a kilobyte.
 
-Each command's lines are followed while it prints. `make soak` prints the whole gigabyte.
+Each command's lines are followed as events while it prints. `make soak` prints the whole gigabyte.
 """
 
 import os

@@ -164,7 +164,7 @@ def test_the_last_bytes_of_each_stream_are_captured(log_path, size):
     assert captured_output(log_path, "stderr", 4) == ("arly", True)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     chunks=st.lists(
         st.tuples(st.sampled_from(["stdout", "stderr"]), st.integers(1, 40)), max_size=30
@@ -642,3 +642,15 @@ def test_a_full_disk_costs_the_logging_and_not_the_capture(log_path, chunk, limi
     recorded = b"".join(chunk.data for chunk in read_all(log_path))
     assert recorded == log_path.read_bytes()
     assert recorded.endswith(b"again")
+
+
+def test_closing_searches_no_index_for_a_stream_that_printed_nothing(log_path, monkeypatch):
+    reads = []
+    pread = os.pread
+    with opened(log_path) as log:
+        for _ in range(20_000):
+            log.write("stdout", b"x")
+        log.write("stdout", b"y" * MEGABYTE)
+        monkeypatch.setattr(os, "pread", lambda *args: reads.append(args) or pread(*args))
+    assert len(reads) == 0
+    assert log.captured("stderr") == ("", False)

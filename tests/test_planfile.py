@@ -1,5 +1,6 @@
 import json
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -276,6 +277,13 @@ class TestMistakes:
         ("text", "mistake"),
         [
             (
+                "commands: [{name: a, run: a}]\nneeds: [a]",
+                (
+                    "p.yaml:2:1: needs: unknown field `needs`; indent it under its command; "
+                    "known here: id, description, strategy, commands, env_from, metadata"
+                ),
+            ),
+            (
                 "comands: []",
                 "p.yaml:1:1: comands: unknown field `comands`; did you mean `commands`?",
             ),
@@ -300,6 +308,36 @@ class TestMistakes:
             (
                 "commands: [{rum: a}]",
                 "p.yaml:1:13: commands[0].rum: unknown field `rum`; did you mean `run`?",
+            ),
+            (
+                "commands: [{shel: a}]",
+                "p.yaml:1:13: commands[0].shel: unknown field `shel`; did you mean `run`?",
+            ),
+            (
+                "commands: [{run: a, shel: sh}]",
+                "p.yaml:1:21: commands[0].shel: unknown field `shel`; did you mean `shell`?",
+            ),
+            (
+                "commands: [{shell: make test}]",
+                (
+                    "p.yaml:1:13: commands[0].shell: says nothing of what to run; "
+                    "write `run: …`; `shell` only tells which shell runs it"
+                ),
+            ),
+            (
+                "commands: [{bash: a}]",
+                "p.yaml:1:13: commands[0].bash: unknown field `bash`; did you mean `run`?",
+            ),
+            (
+                "commands: [{program: ls}]",
+                "p.yaml:1:13: commands[0].program: unknown field `program`; did you mean `exec`?",
+            ),
+            (
+                "commands: [{run: a, enviroment: {}}]",
+                (
+                    "p.yaml:1:21: commands[0].enviroment: unknown field `enviroment`; "
+                    "did you mean `env`?"
+                ),
             ),
             (
                 "commands:\n  - run: a\n    timeout_ms: soon\n",
@@ -622,6 +660,20 @@ class TestMistakes:
         assert hint in mistake
 
     @pytest.mark.parametrize(
+        ("text", "excerpt"),
+        [
+            ("commands:\n  - run: a\n   name: b", ["   name: b", "   ^"]),
+            ("commands:\n\t- run: a\r\n", ["    - run: a", "^"]),
+            ("commands: '" + "x" * 100, ["x" * 60, " " * 60 + "^"]),
+            ("a\x07: 1", ["a\ufffd: 1", " ^"]),
+            ("commands: [{rum: a}]", []),
+            ("", []),
+        ],
+    )
+    def test_the_place_is_shown_where_no_field_tells_it(self, text, excerpt):
+        assert check_plan(text, "p.yaml")[0].excerpt == excerpt
+
+    @pytest.mark.parametrize(
         ("text", "mistake"),
         [
             ("{\n 'a': 1}", '2:2: not JSON: expected a text in double quotes, like "name"'),
@@ -701,6 +753,10 @@ class TestMistakes:
             "commands[0].timeout",
             "Timeout exceeds maximum allowed: 2000ms > 1999ms",
         )
+        with pytest.raises(InvalidPlanError, match=r"p:1:30: .*2000ms > 1999ms") as refusal:
+            parse_plan(text, "p", config)
+        assert refusal.value.mistakes == (mistake,)
+        assert pickle.loads(pickle.dumps(refusal.value)).mistakes == (mistake,)
 
     def test_a_single_request_has_no_needs(self):
         [mistake] = check_request("run: a\nneeds: [b]", "r.yaml")
@@ -762,11 +818,11 @@ class TestFiles:
     )
     def test_what_cant_be_read_is_told(self, load, error, tmp_path):
         latin = tmp_path / "latin.yaml"
-        latin.write_bytes(b"run: caf\xe9\n")
+        latin.write_bytes("name: é\nrun: ".encode() + b"caf\xe9\n")
         for path, says in [
             (tmp_path / "none.yaml", "none.yaml: no such file or directory"),
             (tmp_path, ": is a directory"),
-            (latin, r"latin.yaml: not UTF-8 \(byte 8 is the first that isn't\)"),
+            (latin, "latin.yaml:2:9: not UTF-8; save the file in that encoding"),
             ("a\0b", "null byte"),
         ]:
             with pytest.raises(error, match=says) as refusal:

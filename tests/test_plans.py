@@ -234,6 +234,20 @@ async def test_a_command_of_a_plan_is_known_by_its_id_as_soon_as_it_has_started(
         assert await engine.get_result(known) == result.results[0]
 
 
+async def test_who_waits_for_a_command_of_a_plan_does_not_wait_for_the_plan(api, config, tmp_path):
+    plan = ExecutionPlan(commands=[shell("echo first"), gated(tmp_path / "gate")])
+    async with ExecutionEngine(config) as engine:
+        execution_id = await engine.execute_plan(plan)
+        async for event in engine.stream(execution_id):
+            if event.event_type == "started":
+                first = await engine.wait(event.execution_id, timeout=60)
+                break
+        assert (first.status, first.stdout) == ("completed", "first\n")
+        assert not (await engine.get_status(execution_id)).is_final
+        (tmp_path / "gate").touch()
+        assert (await engine.wait(execution_id, timeout=60)).results[0] == first
+
+
 async def test_who_breaks_off_the_stream_of_a_plan_goes_on_undisturbed(api, config, tmp_path):
     plan = ExecutionPlan(commands=[gated(tmp_path / "gate"), shell("echo on")])
     async with ExecutionEngine(config) as engine:

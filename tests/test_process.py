@@ -14,7 +14,7 @@ from pathlib import Path
 import anyio
 import psutil
 import pytest
-from running import PROGRAMS, Running, processes, program, soon
+from running import PROGRAMS, PROJECT, Running, processes, program, soon
 
 from cloudops_prefect import process as process_module
 from cloudops_prefect import process_tree
@@ -219,6 +219,19 @@ class TestIsStopped:
             await command.has_printed(b"ready")
             await anyio.to_thread.run_sync(command.stop.request, "cancelled")
         assert command.outcome.ended_by == "cancelled"
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can start another user's process")
+    def test_what_may_not_be_signalled_is_named_and_not_waited_for(self):
+        script = "echo ready; exec sleep 60"
+        command = ["setpriv", "--reuid=65534", "--clear-groups", "sh", "-c", script]
+        runner = [sys.executable, str(PROGRAMS / "cannot_kill.py"), *command]
+        argv = ["setpriv", "--bounding-set=-kill", *runner]
+        env = {**os.environ, "PYTHONPATH": str(PROJECT)}
+        done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=20)
+        ended_by, survivor = done.stdout.split()
+        assert psutil.Process(int(survivor)).cmdline() == ["sleep", "60"]
+        os.kill(int(survivor), signal.SIGKILL)
+        assert ended_by == "cancelled"
 
 
 class TestIsCancelled:

@@ -207,7 +207,7 @@ class TestSignals:
         child = children("sh", "-c", "sleep 60\n" + "#" * 200, mark="ab.1")
         tree = ProcessTree(ProcessTable(), "ab.1")
         _until(lambda: len(this_kernel().argv(child.pid)) == 3)
-        description = tree.describe(next(m for m in tree.look() if m.process.pid == child.pid))
+        description = tree.describe(child.pid)
         assert description == ("sh -c sleep 60\n" + "#" * 200, child.pid)
 
     def test_many_members_do_not_take_all_file_descriptors(self, children):

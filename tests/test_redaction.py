@@ -173,7 +173,7 @@ def test_secrets_that_overlap_contain_one_another_or_adjoin(secrets, text, expec
 SMALL = st.text("ab", min_size=4, max_size=9).map(str.encode)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(
     secrets=st.lists(SMALL, min_size=1, max_size=4),
     data=st.text("abc", max_size=60).map(str.encode),
@@ -188,7 +188,7 @@ def test_any_split_gives_what_the_whole_gives(secrets, data, cuts):
     assert expected == reference(secrets, data)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     secrets=st.lists(st.text(min_size=4, max_size=30), min_size=1, max_size=3),
     parts=st.lists(st.one_of(st.integers(0, 30), st.binary(max_size=12)), max_size=8),

@@ -51,11 +51,11 @@ def test_old_logs_go_and_everything_else_stays(log_dir, old_log):
     assert sorted(log_dir.iterdir()) == sorted([young, young.with_suffix(".idx"), *foreign])
 
 
-def test_what_is_to_be_kept_is_kept(log_dir, old_log):
+def test_only_what_was_asked_for_goes(log_dir, old_log):
     other = log_dir / f"{uuid4()}.log"
     opened(other).close()
     make_old(other, other.with_suffix(".idx"))
-    pruned = prune(log_dir, MONTH, keep={UUID(old_log.stem)})
+    pruned = prune(log_dir, MONTH, only={UUID(other.stem)})
     assert pruned.executions == [UUID(other.stem)]
     assert sorted(log_dir.iterdir()) == sorted([old_log, old_log.with_suffix(".idx")])
 
@@ -81,10 +81,10 @@ def test_a_log_that_is_started_anew_while_its_age_is_looked_at_stays(log_dir, ol
     class StartsAnew:
         def __contains__(self, _):
             opened(old_log).close()
-            return False
+            return True
 
     old_log.with_suffix(".idx").unlink()
-    assert prune(log_dir, MONTH, keep=StartsAnew()) == NOTHING
+    assert prune(log_dir, MONTH, only=StartsAnew()) == NOTHING
     assert old_log.exists()
 
 

@@ -16,8 +16,14 @@ from prefect.client.schemas.filters import (
 from prefect.settings import PREFECT_API_KEY, PREFECT_API_URL, temporary_settings
 from pydantic import ValidationError
 
-from cloudops_prefect import ExecutionConfig, ExecutionEngine, ExecutionPlan
+from cloudops_prefect import (
+    ExecutionConfig,
+    ExecutionEngine,
+    ExecutionPlan,
+    TimeoutTooLargeError,
+)
 from cloudops_prefect.blocks import CommandEnvironment
+from cloudops_prefect.flows import run_command, run_plan
 from cloudops_prefect.naming import plan_run_name, shown_name
 from cloudops_prefect.records import from_artifact
 
@@ -100,3 +106,17 @@ async def kept_by_the_api(flow_run_id):
         *(one.model_dump_json() for one in artifacts),
         *(record.model_dump_json() for one in artifacts for record in from_artifact(one)),
     ]
+
+
+@pytest.mark.anyio
+@pytest.mark.server
+async def test_a_flow_that_refuses_its_parameters_does_not_quote_their_secrets(api, monkeypatch):
+    monkeypatch.setenv("CLOUDOPS_MAX_TIMEOUT_MS", "300000")
+    long = {"timeout_ms": 400_000, "env": {"A_TOKEN": NAMED}}
+    named = shell("true", name=f"use {NAMED}", **long)
+    refusal = str(TimeoutTooLargeError(400_000, 300_000))
+    for request, where in ((shell(NAMED, **long), ""), (named, f", use {MASK}")):
+        state = await run_plan(ExecutionPlan(commands=[request]), return_state=True)
+        assert state.message == f"{refusal} (commands[0]{where})"
+        state = await run_command(request, return_state=True)
+        assert state.message == refusal

@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
+from servers import with_migrated_database
 
 from cloudops_prefect import server
 
@@ -65,6 +66,7 @@ def until(condition, seconds: float = 10) -> None:
 def started(tmp_path_factory) -> Iterator[Started]:
     home = tmp_path_factory.mktemp("home")
     (home / "profiles.toml").write_text(OWN_PROFILE)
+    with_migrated_database(home)
     env = environment(home, PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE="60")
     commands = [
         subprocess.Popen([*CLOUDOPS, "server", "start", "--json"], env=env, stdout=subprocess.PIPE)

@@ -4,21 +4,24 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from uuid import UUID, uuid4
 
 import anyio
 import pytest
-from engines import PROGRAMS
+from engines import PROGRAMS, shell
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import TaskRunFilter, TaskRunFilterFlowRunId
 from prefect.states import Cancelling
 from running import processes, soon
 from stopped import ARGV, count_ready, plan_of
+from workers import prefect
 
 from cloudops_prefect import ExecutionConfig, ExecutionEngine, ExecutionPlan, ExecutionStatus
 
 pytestmark = [pytest.mark.anyio, pytest.mark.server]
+PARTLY = "partly done"
 
 
 @pytest.fixture
@@ -98,6 +101,24 @@ async def test_cancel_leaves_nothing(api, config, marks, plans):
         assert await names_of_states(execution_id) == {"Cancelled"}, kind
 
 
+async def test_prefects_command_cancels_what_runs_here_and_the_ui_what_waits(
+    api, config, mark, tmp_path
+):
+    waiting = shell(f"touch {tmp_path}/ran")
+    one_at_once = config.model_copy(update={"max_concurrent_executions": 1})
+    async with ExecutionEngine(one_at_once) as engine, get_client() as client:
+        running_id = await engine.execute_plan(plan_of("sleeps", mark))
+        await ready(config, 1)
+        waiting_id = await engine.execute(waiting)
+        await client.set_flow_run_state(waiting_id, Cancelling(), force=True)
+        assert (await engine.wait(waiting_id)).status is ExecutionStatus.CANCELLED
+        cancel = partial(prefect, api, tmp_path, "flow-run", "cancel", str(running_id))
+        await anyio.to_thread.run_sync(cancel)
+        await check_stopped(engine, "sleeps", running_id, mark, ExecutionStatus.CANCELLED)
+    assert not (tmp_path / "ran").exists()
+    assert await names_of_states(running_id) == {"Cancelled"}
+
+
 async def test_cancel_in_the_ui_leaves_nothing(api, config, marks, plans):
     async with ExecutionEngine(config) as engine, get_client() as client:
         ids = await start_all(engine, plans)
@@ -108,12 +129,27 @@ async def test_cancel_in_the_ui_leaves_nothing(api, config, marks, plans):
         assert await names_of_states(execution_id) == {"Cancelled"}, kind
 
 
+def partly_done(mark: str) -> ExecutionPlan:
+    commands = [shell("echo ready"), *plan_of("sleeps", mark).commands, shell("echo never")]
+    return ExecutionPlan(commands=commands)
+
+
+def expected(kind: str, stopped: ExecutionStatus) -> list[ExecutionStatus]:
+    """How the commands of a plan end that is stopped once all commands are ready that can be."""
+    if kind == PARTLY:
+        return [ExecutionStatus.COMPLETED, stopped, ExecutionStatus.CANCELLED]
+    return [stopped] * len(plan_of(kind, "").commands)
+
+
 class Process:
-    """A process that runs a plan of each kind with an engine."""
+    """A process that runs a plan of each kind, with two engines."""
 
     def __init__(self, api: str, config: ExecutionConfig) -> None:
-        self.marks = {kind: uuid4().hex for kind in ARGV}
-        plans = [plan_of(kind, mark) for kind, mark in self.marks.items()]
+        self.marks = {kind: uuid4().hex for kind in (PARTLY, *ARGV)}
+        plans = [
+            partly_done(mark) if kind == PARTLY else plan_of(kind, mark)
+            for kind, mark in self.marks.items()
+        ]
         env = os.environ | {
             "PREFECT_API_URL": api,
             "CLOUDOPS_LOG_DIR": str(config.log_dir),
@@ -130,11 +166,11 @@ class Process:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self.count = sum(len(plan.commands) for plan in plans)
+        self.count = sum(len(plan.commands) for plan in plans) - 1
 
     def ids(self) -> dict[str, str]:
         assert self.process.stdout is not None
-        return dict(zip(ARGV, self.process.stdout.readline().split(), strict=True))
+        return dict(zip(self.marks, self.process.stdout.readline().split(), strict=True))
 
     def left(self) -> dict[str, list]:
         return {kind: left for kind, mark in self.marks.items() if (left := processes(mark))}
@@ -157,8 +193,10 @@ async def test_sigterm_cancels_everything_and_leaves_nothing(api, config, proces
     async with ExecutionEngine(config) as engine:
         for kind, execution_id in ids.items():
             result = await engine.get_plan_result(execution_id)
-            assert {one.status for one in result.results} == {ExecutionStatus.CANCELLED}, kind
-            assert await names_of_states(execution_id) == {"Cancelled"}, kind
+            told = [one.status for one in result.results]
+            assert told == expected(kind, ExecutionStatus.CANCELLED), kind
+            names = {"Cancelled", "Completed"} if kind == PARTLY else {"Cancelled"}
+            assert await names_of_states(execution_id) == names, kind
 
 
 async def test_sigkill_leaves_nothing_and_the_next_engine_tells_the_truth(api, config, process):
@@ -170,23 +208,34 @@ async def test_sigkill_leaves_nothing_and_the_next_engine_tells_the_truth(api, c
         for kind, execution_id in ids.items():
             assert await engine.get_status(execution_id) is ExecutionStatus.FAILED, kind
             result = await engine.get_plan_result(execution_id)
-            assert {one.status for one in result.results} == {ExecutionStatus.FAILED}, kind
-            assert "died; last heard of at 20" in (result.results[0].error or ""), kind
-            path = config.log_path(result.results[0].execution_id)
+            told = [one.status for one in result.results]
+            assert told == expected(kind, ExecutionStatus.FAILED), kind
+            died = result.results[1 if kind == PARTLY else 0]
+            assert "died; last heard of at 20" in (died.error or ""), kind
+            path = config.log_path(died.execution_id)
             assert path.open("rb").read(6) == b"ready\n", kind
     assert signs_of_life(config) == []
 
 
 ENDS_WITHOUT_CLOSING = """
-import asyncio, sys
+import asyncio, os, sys
 from cloudops_prefect import ExecutionConfig, ExecutionEngine, ExecutionPlan
 async def main():
     engine = ExecutionEngine(ExecutionConfig(grace_period_ms=500))
     execution_id = await engine.execute_plan(ExecutionPlan.model_validate_json(sys.argv[1]))
     async for event in engine.stream(execution_id):
         if event.event_type == "stdout":
-            print(execution_id)
+            print(execution_id, flush=True)
             return
+"""
+FORGETS_ITS_LOOP = """
+loop = asyncio.new_event_loop()
+loop.run_until_complete(main())
+# Its end is none of what runs in its parent.
+if os.fork() == 0:
+    sys.exit()
+os.wait()
+loop.close()
 """
 
 
@@ -204,10 +253,7 @@ def printed(api: str, config: ExecutionConfig, code: str, *args: str) -> str:
 
 @pytest.mark.parametrize(
     "ending",
-    [
-        "asyncio.run(main())",
-        "l = asyncio.new_event_loop(); l.run_until_complete(main()); l.close()",
-    ],
+    ["asyncio.run(main())", FORGETS_ITS_LOOP],
     ids=["cancelled", "forgotten"],
 )
 async def test_the_end_of_the_loop_is_a_cancellation(api, config, mark, ending):

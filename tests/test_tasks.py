@@ -1,11 +1,17 @@
 """The tasks in flows of the user's own, with whatever options these give them."""
 
 import pytest
-from engines import shell
-from prefect import flow
+from engines import most_at_once, overlapping, shell
+from prefect import flow, get_client, tags
 from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
 
-from cloudops_prefect import run_shell
+from cloudops_prefect import (
+    ExecutionPlan,
+    ExecutionTimeoutError,
+    ParallelStrategy,
+    compile_plan,
+    run_shell,
+)
 
 pytestmark = [pytest.mark.anyio, pytest.mark.server]
 
@@ -30,3 +36,28 @@ async def test_equal_commands_run_twice_and_failed_ones_again_also_where_results
     results = await release()
     assert [one.status for one in results] == ["completed"] * 2
     assert counter.read_text().count("x") == 3
+
+
+async def test_a_timeout_says_how_long_the_command_had(storage, monkeypatch):
+    monkeypatch.setenv("CLOUDOPS_DEFAULT_TIMEOUT_MS", "200")
+
+    @flow
+    async def release():
+        await run_shell(shell("sleep 60"))
+
+    with pytest.raises(ExecutionTimeoutError, match="Execution timeout after 200ms"):
+        await release()
+
+
+async def test_the_limit_of_a_tag_holds_for_the_commands_of_a_plan(storage, tmp_path):
+    async with get_client() as client:
+        limit = await client.create_concurrency_limit(tag="database", concurrency_limit=1)
+        record = tmp_path / "record"
+        plan = ExecutionPlan(
+            commands=[overlapping(record) for _ in range(2)], strategy=ParallelStrategy()
+        )
+        with tags("database"):
+            result = await compile_plan(plan)()
+        await client.delete_concurrency_limit_by_tag("database")
+    assert limit is not None
+    assert (result.status, most_at_once(record)) == ("completed", 1)

@@ -1,14 +1,19 @@
 """One pool, two process workers that share no files, and Prefect's server on PostgreSQL."""
 
 import os
+import re
 import signal
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import anyio
+import httpx
+import psutil
 import pytest
+from documents import steps
 from engines import gated, shell, until
 from postgres import database
 from prefect.client.orchestration import get_client
@@ -21,10 +26,13 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from servers import PrefectServer, send_what_is_queued
-from workers import create_pool, deploy, deployments, process_worker
+from readers import OF_A_READER, Reader
+from servers import PrefectServer, free_port, send_what_is_queued
+from workers import ROOT, ask, create_pool, deploy, deployments, environment, process_worker
+from workers import until as until_so
 
 from cloudops_prefect import ExecutionEngine, ExecutionPlan, ExecutionStatus, SerialStrategy
+from cloudops_prefect.control import RUNNERS_MARK
 from cloudops_prefect.stranded import GIVEN_BACK, WORKER_LABEL
 
 POOL = "two-workers"
@@ -32,6 +40,7 @@ NAMES = ("first", "second")
 LIMIT = 4
 MANY = 200 if os.environ.get("CLOUDOPS_SOAK") else 24
 PATIENCE = 5 * MANY
+PRINTED_DATABASE = re.compile(r"postgresql\+asyncpg://\S+")
 pytestmark = [pytest.mark.anyio, pytest.mark.server, pytest.mark.timeout(3 * PATIENCE)]
 
 
@@ -41,21 +50,54 @@ async def deploy_for_a_quick_start() -> None:
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory):
+def postgres() -> Iterator[str]:
+    """The address of a database, which is empty until a server has started."""
+    with database() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def api(postgres, tmp_path_factory):
     # Prefect's worker of events stays with the server that it was begun with.
     send_what_is_queued()
-    with database() as url:
-        variables = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": url}
-        server = PrefectServer(tmp_path_factory.mktemp("server"), **variables)
-        try:
-            server.start()
-            with temporary_settings({PREFECT_API_URL: server.url}):
-                create_pool(server.url, POOL, LIMIT)
-                anyio.run(deploy_for_a_quick_start)
-                yield server.url
-                send_what_is_queued()
-        finally:
-            server.stop()
+    variables = {"PREFECT_SERVER_DATABASE_CONNECTION_URL": postgres}
+    server = PrefectServer(tmp_path_factory.mktemp("server"), **variables)
+    try:
+        server.start()
+        with temporary_settings({PREFECT_API_URL: server.url}):
+            create_pool(server.url, POOL, LIMIT)
+            anyio.run(deploy_for_a_quick_start)
+            yield server.url
+            send_what_is_queued()
+    finally:
+        server.stop()
+
+
+def counts_runs(api: str) -> bool:
+    """Whether a server answers out of its database."""
+    with suppress(httpx.TransportError):
+        return ask("POST", f"{api}/flow_runs/count", {}).is_success
+    return False
+
+
+# The first test, so that it finds the database empty; the server of the others finds its tables.
+def test_the_server_of_the_page_creates_its_tables_and_answers(postgres, tmp_path):
+    (block,) = [
+        step.block
+        for step in steps(ROOT / "docs" / "machines.md")
+        if step.block.remarks.get("needs") == "PostgreSQL"
+    ]
+    text, count = PRINTED_DATABASE.subn(postgres, block.text)
+    assert count == 1
+    port = free_port()
+    env = environment("", tmp_path) | OF_A_READER | {"PREFECT_SERVER_API_PORT": str(port)}
+    del env["PREFECT_API_URL"]
+    reader = Reader(env, tmp_path)
+    try:
+        reader.leave_open(["bash", "-euc", text], block, tmp_path)
+        until_so(lambda: counts_runs(f"http://127.0.0.1:{port}/api"), 60)
+    finally:
+        reader.close()
 
 
 @pytest.fixture
@@ -89,6 +131,15 @@ async def pending_of(worker: str) -> list:
     return [run for run in runs if run.labels.get(WORKER_LABEL) == worker]
 
 
+def begun_by(worker) -> set[str]:
+    """The runs for which a worker has started processes, also those that it has told nobody of."""
+    begun = set()
+    for process in psutil.Process(worker.pid).children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            begun.add(process.environ().get(RUNNERS_MARK))
+    return begun
+
+
 async def kill_between_taking_and_starting(name: str, worker) -> list:
     """Kills a worker while it has runs for which it has started no process; returns their ids."""
     stranded: list = []
@@ -98,7 +149,8 @@ async def kill_between_taking_and_starting(name: str, worker) -> list:
             return False
         worker.send_signal(signal.SIGSTOP)
         runs = await pending_of(name)
-        stranded.extend(run.id for run in runs if run.infrastructure_pid is None)
+        started = begun_by(worker)
+        stranded.extend(run.id for run in runs if str(run.id) not in started)
         worker.send_signal(signal.SIGKILL if stranded else signal.SIGCONT)
         return bool(stranded)
 

@@ -1,66 +1,64 @@
 """What the command line asks the Prefect API itself, beside what the engine asks."""
 
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter
 from prefect.client.schemas.sorting import FlowRunSort
+from prefect.utilities.urls import url_for
 
-from cloudops_prefect.api_errors import api_complaint
-from cloudops_prefect.errors import ExecutionIOError, ExecutionNotFoundError, ValidationError
+from cloudops_prefect import history
+from cloudops_prefect.api_errors import api
+from cloudops_prefect.errors import ExecutionNotFoundError, InvalidPlanError, ValidationError
 from cloudops_prefect.naming import FLOW_NAMES
 from cloudops_prefect.parameters import request_ids
 from cloudops_prefect.plan_run import task_run_id
+from cloudops_prefect.plan_store import with_stored_plan
 from cloudops_prefect.states import status_of
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun
 
-SEARCHED = 1000
+SEARCHED = 2000
 """Among how many of the newest executions a shortened id is looked for."""
 _PAGE = 200
 _LISTED = 10
 _WHOLE = 32
 
 
-@asynccontextmanager
-async def api() -> AsyncGenerator["PrefectClient"]:
-    """Gives a client of the API.
+def ui_url(execution_id: UUID, *, in_plan: bool = False) -> str:
+    """The address of an execution in Prefect's UI; empty if the API has no known UI.
 
-    Raises:
-        ExecutionIOError: if the API does not answer, or does not as it should.
+    Args:
+        execution_id: Which.
+        in_plan: Whether it is one command of a plan.
     """
-    try:
-        async with get_client() as client:
-            yield client
-    except Exception as error:
-        if (complaint := api_complaint(error)) is None:
-            raise
-        raise ExecutionIOError(complaint) from error
+    return url_for("task-run" if in_plan else "flow-run", obj_id=execution_id) or ""
 
 
 async def resolve(text: str) -> UUID:
     """Returns the id that is meant by its beginning; Prefect's API finds whole ids only.
 
     Raises:
-        ExecutionNotFoundError: if none of the newest executions has an id that begins so.
-        ValidationError: if several have.
+        ExecutionNotFoundError: if no id begins so.
+        ValidationError: if several do, or none of so many that older ones are not looked at.
     """
     prefix = text.replace("-", "")
     if len(prefix) == _WHOLE:
         return UUID(prefix)
     found: dict[UUID, str] = {}
+    searched = 0
     async with api() as client:
-        for offset in range(0, SEARCHED, _PAGE):
-            page = await _newest(client, offset)
-            for run in page:
-                found |= {one: what for one, what in _ids(run) if one.hex.startswith(prefix)}
-            if len(page) < _PAGE:
-                break
+        async for run in _newest(client):
+            searched += 1
+            ids = await _ids(client, run)
+            found |= {one: what for one, what in ids.items() if one.hex.startswith(prefix)}
+    if not found and searched == SEARCHED:
+        newest = f"the newest {SEARCHED} executions"
+        raise ValidationError(f"none of {newest} has an id that begins with {text}; give all of it")
     if not found:
         raise ExecutionNotFoundError(text)
     if len(found) > 1:
@@ -68,20 +66,33 @@ async def resolve(text: str) -> UUID:
     return next(iter(found))
 
 
-async def _newest(client: "PrefectClient", offset: int) -> list["FlowRun"]:
-    return await client.read_flow_runs(
-        flow_filter=FlowFilter(name=FlowFilterName(any_=[*FLOW_NAMES])),
-        sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-        limit=_PAGE,
-        offset=offset,
-    )
+async def _newest(client: "PrefectClient") -> AsyncIterator["FlowRun"]:
+    for offset in range(0, SEARCHED, _PAGE):
+        page = await client.read_flow_runs(
+            flow_filter=FlowFilter(name=FlowFilterName(any_=[*FLOW_NAMES])),
+            flow_run_filter=FlowRunFilter(expected_start_time=history.due()),
+            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
+            limit=_PAGE,
+            offset=offset,
+        )
+        for run in page:
+            yield run
+        if len(page) < _PAGE:
+            return
 
 
-def _ids(run: "FlowRun") -> Iterator[tuple[UUID, str]]:
-    yield run.id, f"{status_of(run.state).value}, {run.name}"
-    for index in range(len(request_ids(run))):
-        execution_id = task_run_id(run.id, max(run.run_count, 1), index)
-        yield execution_id, f"command {index} of {run.name}"
+async def _ids(client: "PrefectClient", run: "FlowRun") -> dict[UUID, str]:
+    """Returns the ids of a run and of its commands, at each attempt, and what has them."""
+    # What was stored of a plan may be gone.
+    with suppress(InvalidPlanError):
+        run = await with_stored_plan(client, run)
+    attempts = range(1, history.newest_attempt(run) + 1)
+    commands = range(len(request_ids(run)))
+    return {run.id: f"{status_of(run.state).value}, {run.name}"} | {
+        task_run_id(run.id, attempt, index): f"command {index} of {run.name}"
+        for attempt in attempts
+        for index in commands
+    }
 
 
 def _ambiguous(text: str, found: dict[UUID, str]) -> str:

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from io import TextIOWrapper
+from itertools import takewhile
 from typing import Any, cast
 
 from cyclopts import CycloptsError
@@ -17,6 +18,7 @@ from cloudops_prefect.cli import (
     run_commands,
 )
 from cloudops_prefect.cli.arguments import verbatim
+from cloudops_prefect.cli.refused import RefusedPlanError
 from cloudops_prefect.cli.root import app
 from cloudops_prefect.cli.server_app import server_app
 from cloudops_prefect.errors import ExecutionError, ValidationError
@@ -36,19 +38,31 @@ def main() -> None:
 def run_tokens(tokens: Sequence[str]) -> int:
     """Runs one command line; returns its exit code.
 
-    Errors that people can do something about become one line on standard error.
+    Errors that people can do something about become one line on standard error; where JSON is
+    asked for, an object on standard output.
     """
+    words = verbatim(tokens)
     try:
-        return app(verbatim(tokens)) or exit_codes.COMPLETED
+        return app(words) or exit_codes.COMPLETED
     except KeyboardInterrupt:
         return exit_codes.CANCELLED
+    except RefusedPlanError as refused:
+        return refused.report()
     except Exception as error:
         cause = _cause(error)
         if (complaint := _complaint(cause)) is None:
             raise
-        printing.error_line(f"error: {complaint}")
+        _print_complaint(complaint, cause, words)
         bad_input = isinstance(cause, (CycloptsError, ValidationError))
         return exit_codes.BAD_INPUT if bad_input else exit_codes.FAILED
+
+
+def _print_complaint(complaint: str, error: Exception, words: Sequence[str]) -> None:
+    if "--json" in takewhile(lambda word: word != "--", words):
+        # One line, since where events are printed, each line is a document.
+        printing.json_line({"error": complaint, "type": type(error).__name__})
+    else:
+        printing.error_line(f"error: {complaint}")
 
 
 def _cause(error: Exception) -> Exception:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cloudops_prefect.models import Command, ExecutionRequest
 
 Json = Annotated[bool, Parameter(negative="", help="Print JSON.")]
+ResultJson = Annotated[Json, Parameter(help="Print the result as JSON in place of the output.")]
 Status = Literal["pending", "running", "completed", "failed", "cancelled", "timeout"]
 Quiet = Annotated[bool, Parameter(name=("--quiet", "-q"), negative="")]
 
@@ -49,8 +50,7 @@ class CommandOptions:
     log_copy: Path | None = None
     """A file that gets a second copy of what it prints."""
 
-    json: Json = False
-    """Print the result as JSON in place of the output."""
+    json: ResultJson = False
 
     quiet: Quiet = False
     """Print the command's own output only."""
@@ -83,8 +83,7 @@ class ShownOptions:
     output: Literal["live", "interleaved", "grouped"] | None = None
     """live (in a terminal), lines as they come, or each command's when it has ended."""
 
-    json: Json = False
-    """Print the result as JSON in place of the output."""
+    json: ResultJson = False
 
     quiet: Quiet = False
     """Print the summary only."""
@@ -127,8 +126,7 @@ class ListOptions:
             "limit": self.limit,
             "offset": (self.page - 1) * self.limit,
             "status": None if self.status is None else ExecutionStatus(self.status),
-            # As Prefect has the tags of a run.
-            "tags": [text.replace("=", ":", 1) for text in self.tag],
+            "tags": [_run_tag(text) for text in self.tag],
             "since": None if self.since is None else _moment("--since", self.since),
             "text": self.search,
         }
@@ -157,11 +155,15 @@ def id_text(text: str) -> str:
     Raises:
         ValidationError: It is not.
     """
-    wanted = text.lower()
-    digits = wanted.replace("-", "")
-    if not digits or len(digits) > _ID_DIGITS or set(digits) - set(hexdigits):
+    if not is_id(text):
         raise ValidationError(f"{text!r} is not an execution id; `cloudops list` shows them")
-    return wanted
+    return text.lower()
+
+
+def is_id(text: str) -> bool:
+    """Whether a text is an id or the beginning of one."""
+    digits = text.replace("-", "")
+    return 0 < len(digits) <= _ID_DIGITS and set(digits) <= set(hexdigits)
 
 
 def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
@@ -174,6 +176,12 @@ def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
+def _run_tag(text: str) -> str:
+    """KEY=VALUE as Prefect has it among the tags of a run."""
+    key, _, value = text.partition("=")
+    return f"{key}:{value}" if value else key
+
+
 def _milliseconds(text: str) -> int:
     return round(duration("--timeout", text) / timedelta(milliseconds=1))
 
@@ -184,6 +192,12 @@ def duration(option: str, text: str) -> timedelta:
     Raises:
         ValidationError: It is not written so.
     """
+    if (read := _duration(text)) is None:
+        raise ValidationError(f"{option} wants a duration like 30s, 5m or 2d, not {text!r}")
+    return read
+
+
+def _duration(text: str) -> timedelta | None:
     from pydantic import TypeAdapter
     from pydantic import ValidationError as WrongTypesError
 
@@ -192,10 +206,8 @@ def duration(option: str, text: str) -> timedelta:
     try:
         read = TypeAdapter(Duration).validate_python(text)
     except WrongTypesError:
-        read = None
-    if read is None or read < timedelta():
-        raise ValidationError(f"{option} wants a duration like 30s, 5m or 2d, not {text!r}")
-    return read
+        return None
+    return read if read >= timedelta() else None
 
 
 def _moment(option: str, text: str) -> datetime:
@@ -203,4 +215,9 @@ def _moment(option: str, text: str) -> datetime:
     try:
         return datetime.fromisoformat(text).astimezone()
     except ValueError:
-        return datetime.now(UTC) - duration(option, text)
+        ago = _duration(text)
+    if ago is None:
+        raise ValidationError(
+            f"{option} wants how long ago, like 2h or 7d, or a date like 2026-01-31, not {text!r}"
+        )
+    return datetime.now(UTC) - ago

@@ -1,5 +1,6 @@
 """The Prefect API that the command line uses: the configured one, else a local server's."""
 
+import logging
 import os
 
 from cloudops_prefect import server
@@ -20,12 +21,15 @@ def connect() -> str | None:
     _quieten_prefect()
     if get_current_settings().api.url is not None:
         return None
-    local = server.running_server() or _start_local_server()
+    local = server.running_server() or _awaited_local_server()
     _use(local)
     return local.url
 
 
-def _start_local_server() -> server.LocalServer:
+def _awaited_local_server() -> server.LocalServer:
+    if server.status() is not None:
+        error_line("Waiting for the local Prefect server to answer ...")
+        return server.ensure()
     error_line("No Prefect API is configured: starting a local Prefect server (about 10 s) ...")
     local = server.ensure()
     error_line(f"It runs in the background, its UI is at {local.ui_url}")
@@ -40,16 +44,27 @@ def _use(local: server.LocalServer) -> None:
     refresh_global_settings_context()
 
 
+# Where the classes of Prefect's handlers are; those of others are left alone.
+_HANDLERS = {"logging", "prefect.logging.handlers"}
+
+
 def _quieten_prefect() -> None:
     """Keeps Prefect's own log off the terminal; the API gets it all the same."""
-    import logging
-
     # Sets it up, which takes long enough not to do it again.
     import prefect.main  # noqa: F401 # pyright: ignore[reportUnusedImport]
-    from prefect.logging.handlers import PrefectConsoleHandler
 
     if "PREFECT_LOGGING_LEVEL" in os.environ:
         return
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, PrefectConsoleHandler):
-            handler.setLevel(logging.CRITICAL)
+    # Its background services have a logger of their own, and print whole events while the API is
+    # away.
+    for logger in (logging.getLogger(), logging.getLogger("prefect._internal")):
+        for handler in logger.handlers:
+            if type(handler).__module__ in _HANDLERS and isinstance(handler, logging.StreamHandler):
+                # Levels are set anew whenever Prefect sets its logging up again.
+                handler.addFilter(_is_critical)
+    # By it Prefect decides whether it prints, past all loggers, that the API misses some of a log.
+    logging.raiseExceptions = False
+
+
+def _is_critical(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.CRITICAL

@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 _COLUMN, _ROW = 2.9, 0.8
 _WIDTH, _HEIGHT = 2.3, 0.56
-_MARGIN, _TITLE = 0.3, 0.5
+_MARGIN, _BELOW_TITLE = 0.3, 0.28
+_TITLE_LINE, _TITLE_LETTER = 0.2, 0.105
 _LETTERS = 29
 _DPI = 110
 _INK, _EDGE, _CRITICAL = "#222222", "#9aa5b1", "#d9480f"
@@ -30,19 +31,22 @@ def draw(picture: "Picture", kind: Literal["svg", "png"]) -> bytes:
         from matplotlib.figure import Figure
     except ImportError:
         raise ExecutionError(
-            f"{kind} pictures need matplotlib: pip install 'cloudops-prefect[draw]'; "
-            "--format mermaid and --format dot do without"
+            f"{kind} pictures need matplotlib, which the extra `draw` brings: "
+            "pip install matplotlib; --format mermaid and --format dot do without"
         ) from None
     where = places(picture, _COLUMN / _ROW)
     columns = 1 + max(place.column for place in where.values())
     rows = 1 + max(place.row for place in where.values())
-    size = (columns * _COLUMN, rows * _ROW + _TITLE)
+    title = _title_lines(picture, columns * _COLUMN)
+    top = len(title) * _TITLE_LINE + _BELOW_TITLE
+    size = (columns * _COLUMN, top + rows * _ROW)
     figure: Any = Figure(figsize=(size[0] + 2 * _MARGIN, size[1] + 2 * _MARGIN))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(-_MARGIN, size[0] + _MARGIN)
-    axes.set_ylim(size[1] + _MARGIN, -_MARGIN)
+    # The commands' places count from below the title.
+    axes.set_ylim(size[1] - top + _MARGIN, -top - _MARGIN)
     axes.axis("off")
-    _draw_title(axes, picture)
+    _draw_title(axes, title, top)
     _draw_edges(axes, picture, where)
     for index, place in where.items():
         _draw_box(axes, picture, index, place)
@@ -59,9 +63,15 @@ def _saved(figure: Any, kind: str) -> bytes:
     return file.getvalue()
 
 
-def _draw_title(axes: Any, picture: "Picture") -> None:
-    text = f"{picture.title}   ({picture.subtitle})"
-    axes.text(0.1, 0.12, text, fontsize=12, weight="bold", color=_INK, parse_math=False)
+def _title_lines(picture: "Picture", width: float) -> list[str]:
+    letters = int(width / _TITLE_LETTER)
+    return textwrap.wrap(f"{picture.title} ({picture.subtitle})", letters)
+
+
+def _draw_title(axes: Any, lines: list[str], top: float) -> None:
+    text = "\n".join(lines)
+    style = {"fontsize": 12, "weight": "bold", "color": _INK, "va": "top", "linespacing": 1.1}
+    axes.text(0.1, -top, text, parse_math=False, **style)
 
 
 def _draw_box(axes: Any, picture: "Picture", index: int, place: Place) -> None:
@@ -120,4 +130,4 @@ def _draw_edge(axes: Any, before: Place, after: Place, *, critical: bool) -> Non
 
 
 def _centre(place: Place) -> tuple[float, float]:
-    return (place.column + 0.5) * _COLUMN, _TITLE + (place.row + 0.5) * _ROW
+    return (place.column + 0.5) * _COLUMN, (place.row + 0.5) * _ROW

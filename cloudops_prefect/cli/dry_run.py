@@ -1,9 +1,10 @@
 """What a plan would run on this machine, told without starting anything."""
 
+import os
 import shlex
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,12 +14,16 @@ from cloudops_prefect.cli.names import command_names, size_of, title_of
 from cloudops_prefect.commands import Invocation, complete_env, invocation
 from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.errors import ScriptNotFoundError
-from cloudops_prefect.execution import check_paths, redactor_for
+from cloudops_prefect.execution import check_paths
 from cloudops_prefect.graph import plan_graph
 from cloudops_prefect.models import ScriptCommand
+from cloudops_prefect.shown import redactor_for
 
 if TYPE_CHECKING:
     from cloudops_prefect.models import ExecutionPlan, ExecutionRequest
+    from cloudops_prefect.redaction import Redactor
+
+_CREDENTIALS = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +49,27 @@ def planned(plan: "ExecutionPlan", config: ExecutionConfig) -> list[PlannedComma
     """
     import networkx as nx
 
-    graph, names = plan_graph(plan), command_names(plan)
+    graph, secrets = plan_graph(plan), _credentials()
+    names = command_names(plan, secrets)
     order: list[int] = [*nx.lexicographical_topological_sort(graph)]
-    return [
+    commands = [
         _planned(plan, index, sorted(graph.predecessors(index)), names[index], config)
         for index in order
+    ]
+    return [
+        _masked(command, redactor_for(config, [plan.commands[command.index]], secrets))
+        for command in commands
     ]
 
 
 def dry_run(plan: "ExecutionPlan", *, json: bool) -> None:
     """Prints what a plan would run."""
     commands = planned(plan, ExecutionConfig.load())
+    title = title_of(plan, _credentials())
     if json:
-        printing.json_document({"plan": title_of(plan), "commands": commands})
+        printing.json_document({"plan": title, "commands": commands})
         return
-    printing.line(f"{title_of(plan)}: {size_of(plan)}; nothing is started")
+    printing.line(f"{title}: {size_of(plan)}; nothing is started")
     names = {command.index: command.name for command in commands}
     for position, command in enumerate(commands, 1):
         printing.line("")
@@ -77,7 +88,7 @@ def _planned(
         index=index,
         name=name,
         after=after,
-        argv=_masked(call.argv, request, config),
+        argv=[*call.argv],
         working_dir=(request.working_dir or Path()).absolute(),
         env=sorted({*request.env, *call.env}),
         env_from=env_from,
@@ -106,9 +117,20 @@ def _missing_program(call: Invocation, request: "ExecutionRequest") -> str | Non
     return None if found else f"there is no program {program} here"
 
 
-def _masked(argv: Sequence[str], request: "ExecutionRequest", config: ExecutionConfig) -> list[str]:
-    redactor = redactor_for(config, [request.env])
-    return [redactor.text(word) for word in argv]
+def _masked(command: PlannedCommand, redactor: "Redactor") -> PlannedCommand:
+    return replace(
+        command,
+        argv=[*map(redactor.text, command.argv)],
+        working_dir=Path(redactor.text(str(command.working_dir))),
+        env=[*map(redactor.text, command.env)],
+        env_from=[*map(redactor.text, command.env_from)],
+        note=command.note and redactor.text(command.note),
+    )
+
+
+def _credentials() -> list[str]:
+    """Tells what the API knows this process by; Prefect, which may know more, is slow to import."""
+    return [os.environ[name] for name in _CREDENTIALS if name in os.environ]
 
 
 def _lines(position: int, command: PlannedCommand, names: dict[int, str]) -> Iterator[str]:

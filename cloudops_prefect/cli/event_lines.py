@@ -1,21 +1,24 @@
 """Events as lines of text."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 from cloudops_prefect.cli import printing
+from cloudops_prefect.cli.plain_text import plain
+from cloudops_prefect.cli.positions import Positions
 from cloudops_prefect.models import (
     CancelledEvent,
     CompletedEvent,
     FailedEvent,
     ProgressEvent,
-    StartedEvent,
     StderrEvent,
     StdoutEvent,
 )
 
 if TYPE_CHECKING:
-    from cloudops_prefect.models import ExecutionEvent
+    from uuid import UUID
+
+    from cloudops_prefect.models import ExecutionEvent, ExecutionPlan
 
 
 class CommandLines:
@@ -32,18 +35,24 @@ class CommandLines:
 class PlanLines:
     """What the commands of a plan do, each line with the command's name in front."""
 
-    def __init__(self, names: dict[UUID, str]) -> None:
+    def __init__(self, plan: "ExecutionPlan", names: Sequence[str]) -> None:
         self._names = names
+        self._positions = Positions(plan)
+        # In a file the colours of a command are noise.
+        self._shown = str if printing.on_screen() else plain
 
     def show(self, event: "ExecutionEvent") -> None:
         """Prints the event, if there is something to read in it."""
         if isinstance(event, ProgressEvent):
             return
-        if isinstance(event, StartedEvent):
-            self._names.setdefault(event.request_id, event.command)
-        elif (text := _text(event)) is not None:
-            name = self._names.get(event.request_id, str(event.request_id))
-            printing.line(f"[{name}] {text}")
+        name = self.name_of(event.execution_id, event.request_id)
+        if (text := _text(event)) is not None:
+            printing.line(f"[{name}] {self._shown(text)}")
+
+    def name_of(self, execution_id: "UUID", request_id: "UUID") -> str:
+        """What a command is called, by the ids that its events have."""
+        index = self._positions.of(execution_id, request_id)
+        return str(request_id) if index is None else self._names[index]
 
 
 def _text(event: "ExecutionEvent") -> str | None:

@@ -1,8 +1,9 @@
 """An execution followed to its end, and cancelled by the signals that end a program."""
 
+import logging
 import signal
 from asyncio import Event, get_running_loop
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -10,8 +11,9 @@ from uuid import UUID
 
 import anyio
 
+from cloudops_prefect import unheard
 from cloudops_prefect.cli.printing import error_line
-from cloudops_prefect.errors import ExecutionNotRunningError
+from cloudops_prefect.errors import ExecutionIOError, ExecutionNotRunningError
 
 if TYPE_CHECKING:
     from cloudops_prefect.engine import ExecutionEngine
@@ -54,7 +56,7 @@ def interruptible() -> Generator[Interruption]:
 
 async def follow(
     engine: "ExecutionEngine",
-    started: Awaitable[UUID],
+    execution_id: UUID,
     show: Callable[["ExecutionEvent"], None],
     interruption: Interruption,
 ) -> "ExecutionResult | PlanExecutionResult":
@@ -62,17 +64,43 @@ async def follow(
 
     Args:
         engine: What runs it.
-        started: The start of the execution, which gives its id.
+        execution_id: Which.
         show: Is called with each event.
         interruption: What asks for the end.
+
+    Raises:
+        ExecutionIOError: if the API does not answer any more.
     """
-    execution_id = await started
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_cancel_on, interruption, engine, execution_id)
-        async for event in engine.stream(execution_id):
-            show(event)
+        try:
+            async for event in engine.stream(execution_id):
+                show(event)
+        except ExecutionIOError as error:
+            if execution_id not in unheard.given_up:
+                raise
+            silence = f"the Prefect API has not answered for {unheard.PATIENCE:g} s"
+            raise ExecutionIOError(f"the run is over, but not recorded: {silence}") from error
         tasks.cancel_scope.cancel()
     return await engine.wait(execution_id)
+
+
+@contextmanager
+def impatient() -> Generator[None]:
+    """Has a run of this process that is over given up if the API is gone, and says so."""
+    notice = _Notice()
+    unheard.logger.addHandler(notice)
+    unheard.ended_runs_too = True
+    try:
+        yield
+    finally:
+        unheard.ended_runs_too = False
+        unheard.logger.removeHandler(notice)
+
+
+class _Notice(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        error_line(f"{record.getMessage()}: waiting for it for up to {unheard.PATIENCE:g} s ...")
 
 
 async def _cancel_on(

@@ -1,16 +1,18 @@
 """The output of a plan's commands, each command's in one piece."""
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 from cloudops_prefect.cli import printing
 from cloudops_prefect.cli.event_lines import PlanLines
 from cloudops_prefect.models import ProgressEvent, StderrEvent, StdoutEvent
 
 if TYPE_CHECKING:
-    from cloudops_prefect.models import ExecutionEvent
+    from uuid import UUID
+
+    from cloudops_prefect.models import ExecutionEvent, ExecutionPlan
 
 _KEPT = 1_000_000
 
@@ -35,9 +37,8 @@ class _Group:
 class GroupedLines:
     """Prints what a command printed once it has ended, with its name in front of each line."""
 
-    def __init__(self, names: dict[UUID, str]) -> None:
-        self._names = names
-        self._lines = PlanLines(names)
+    def __init__(self, plan: "ExecutionPlan", names: Sequence[str]) -> None:
+        self._lines = PlanLines(plan, names)
         self._groups: dict[UUID, _Group] = {}
 
     def show(self, event: "ExecutionEvent") -> None:
@@ -45,16 +46,16 @@ class GroupedLines:
         if isinstance(event, ProgressEvent):
             return
         if isinstance(event, StdoutEvent | StderrEvent):
-            self._groups.setdefault(event.request_id, _Group()).add(event)
+            self._groups.setdefault(event.execution_id, _Group()).add(event)
             return
         if event.event_type != "started":
-            self._print(event.request_id)
+            self._print(event.execution_id, event.request_id)
         self._lines.show(event)
 
-    def _print(self, request_id: UUID) -> None:
-        group = self._groups.pop(request_id, _Group())
+    def _print(self, execution_id: "UUID", request_id: "UUID") -> None:
+        group = self._groups.pop(execution_id, _Group())
         if group.dropped:
-            name = self._names.get(request_id, str(request_id))
+            name = self._lines.name_of(execution_id, request_id)
             printing.line(f"[{name}] -- {group.dropped} earlier lines are in its log only")
         for event in group.events:
             self._lines.show(event)

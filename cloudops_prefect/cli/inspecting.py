@@ -1,20 +1,27 @@
 """Executions looked at, whoever runs them."""
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 from cloudops_prefect import history
+from cloudops_prefect.api_errors import api
 from cloudops_prefect.cli import printing, summary
-from cloudops_prefect.cli.api import api, resolve
-from cloudops_prefect.cli.event_lines import CommandLines, PlanLines
-from cloudops_prefect.cli.run_facts import names_of_run
+from cloudops_prefect.cli.api import resolve, ui_url
+from cloudops_prefect.cli.arguments import ShownOptions
+from cloudops_prefect.cli.names import command_names
+from cloudops_prefect.cli.run_facts import execution_of, item_of
+from cloudops_prefect.cli.showing import Showing
 from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.engine import ExecutionEngine
 from cloudops_prefect.errors import ExecutionNotCompletedError
+from cloudops_prefect.kept_logs import blocks_of, log_parts, text_of
 from cloudops_prefect.models import ExecutionStatus, PlanExecutionResult
+from cloudops_prefect.naming import api_credentials
 
 if TYPE_CHECKING:
     from cloudops_prefect.models import ExecutionEvent
+
+_NONE_LIKE_THAT = "No execution is like that"
+_NONE_YET = "Nothing has run yet: `cloudops init` writes a plan, `cloudops run plan.yaml` runs it"
 
 
 async def print_status(id_text: str, *, json: bool) -> int:
@@ -31,48 +38,48 @@ async def print_status(id_text: str, *, json: bool) -> int:
 
 async def print_result(id_text: str, *, json: bool) -> int:
     """Prints how an execution ended."""
-    execution_id = await resolve(id_text)
+    execution = await execution_of(await resolve(id_text))
     async with ExecutionEngine(ExecutionConfig.load()) as engine:
-        status = await engine.get_status(execution_id)
+        status = await engine.get_status(execution.id)
         if not status.is_final:
-            raise ExecutionNotCompletedError(execution_id, status)
-        result = await engine.wait(execution_id)
-        ui_url = engine.ui_url(result.execution_id)
+            raise ExecutionNotCompletedError(execution.id, status)
+        result = await engine.wait(execution.id)
     if json:
         printing.json_document(result)
         return 0
     if isinstance(result, PlanExecutionResult):
-        names = await names_of_run(execution_id)
-        summary.plan_summary(result, [names.get(r.id, str(r.id)) for r in result.results])
+        assert execution.plan is not None  # noqa: S101 (its result is one of a plan)
+        summary.plan_summary(result, command_names(execution.plan, api_credentials()))
     else:
         summary.command_summary(result)
-    printing.line(f"UI: {ui_url}")
+    printing.line(f"UI: {ui_url(execution.id, in_plan=execution.index is not None)}")
     return 0
 
 
 async def print_logs(id_text: str, *, json: bool) -> int:
     """Prints what an execution has printed so far."""
-    execution_id = await resolve(id_text)
-    async with ExecutionEngine(ExecutionConfig.load()) as engine:
-        logs = await engine.read_logs(execution_id)
+    execution = await execution_of(await resolve(id_text))
+    async with api() as client:
+        parts = await log_parts(client, ExecutionConfig.load(), execution)
     if json:
-        printing.json_document({"id": execution_id, "logs": logs})
-    elif logs:
-        printing.line(logs.removesuffix("\n"))
+        printing.json_document({"id": execution.id, "logs": text_of(parts)})
+        return 0
+    end = b"\n"
+    for block in blocks_of(parts):
+        printing.content(block)
+        end = block[-1:]
+    if end != b"\n":
+        printing.line("")
     return 0
 
 
 async def follow_logs(id_text: str, *, json: bool) -> int:
     """Prints what an execution prints, from its first line, until it ends."""
-    execution_id = await resolve(id_text)
+    execution = await execution_of(await resolve(id_text))
+    as_lines = Showing(item_of(execution), ShownOptions(output="interleaved"))
+    show = _show_json if json else as_lines.view.show
     async with ExecutionEngine(ExecutionConfig.load()) as engine:
-        show = _show_json if json else None
-        names = {} if json else await names_of_run(execution_id)
-        async for event in engine.stream(execution_id):
-            if show is None:
-                # A plan's events start with how far it is, or with a command that is not the plan.
-                whole = event.execution_id == execution_id and event.event_type != "progress"
-                show = CommandLines().show if whole else PlanLines(names).show
+        async for event in engine.stream(execution.id):
             show(event)
     return 0
 
@@ -86,9 +93,12 @@ async def print_list(filters: dict[str, Any], *, page: int, json: bool) -> int:
     summaries, more = found[:limit], len(found) > limit
     if json:
         printing.json_document(summaries)
-    else:
+    elif summaries:
         printing.executions(summaries)
-    if more and sys.stdout.isatty():
+    else:
+        narrowed = any(filters[name] for name in filters if name != "limit")
+        printing.error_line(_NONE_LIKE_THAT if narrowed else _NONE_YET)
+    if more:
         printing.error_line(f"There are more: --page {page + 1}")
     return 0
 

@@ -1,13 +1,12 @@
 """What is known of a plan's run while it goes on, gathered from events and from the API."""
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from cloudops_prefect.cli.picture import CommandFacts
+from cloudops_prefect.cli.positions import Positions
 from cloudops_prefect.graph import plan_graph
 from cloudops_prefect.models import (
     CancelledEvent,
@@ -21,11 +20,9 @@ from cloudops_prefect.models import (
 if TYPE_CHECKING:
     from uuid import UUID
 
+    from cloudops_prefect.cli.picture import RunFacts
     from cloudops_prefect.models import ExecutionEvent, ExecutionPlan
 
-_CONTROL = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[@-_]?|[\x80-\x9f]"
-)
 _TIMED_OUT = "Execution timeout"
 _PENDING, _RUNNING = ExecutionStatus.PENDING, ExecutionStatus.RUNNING
 
@@ -53,10 +50,8 @@ class RunState:
         self.began_at = datetime.now(UTC)
         self.execution_id: UUID | None = None
         self.commands = [CommandState(name) for name in names]
-        self._by_execution: dict[UUID, int] = {}
-        self._waiting: dict[UUID, list[int]] = {}
-        for index, request in enumerate(plan.commands):
-            self._waiting.setdefault(request.id, []).append(index)
+        self.waits_for = ""
+        self._positions = Positions(plan)
         self._graph = plan_graph(plan)
 
     def take(self, event: "ExecutionEvent") -> None:
@@ -64,11 +59,12 @@ class RunState:
         if isinstance(event, ProgressEvent):
             self.execution_id = event.execution_id
             return
-        if (index := self._index_of(event.execution_id, event.request_id)) is None:
+        if (index := self._positions.of(event.execution_id, event.request_id)) is None:
             return
         command = self.commands[index]
         match event:
             case StartedEvent():
+                self.waits_for = ""
                 command.status = _RUNNING
                 command.started_at = command.started_at or event.timestamp
             case CompletedEvent(result=result):
@@ -83,16 +79,11 @@ class RunState:
             case _:
                 command.last_line = event.line or command.last_line
 
-    def _index_of(self, execution_id: "UUID", request_id: "UUID") -> int | None:
-        # A plan may have one request twice: these are two executions.
-        waiting = self._waiting.get(request_id)
-        if execution_id not in self._by_execution and waiting:
-            self._by_execution[execution_id] = waiting.pop(0)
-        return self._by_execution.get(execution_id)
-
-    def learn(self, facts: Sequence[CommandFacts]) -> None:
-        """Takes what the API knows of each command; it knows ends later than events do."""
-        for index, one in enumerate(facts):
+    def learn(self, facts: "RunFacts") -> None:
+        """Takes what the API knows of the run; it knows ends later than events do."""
+        self.waits_for = facts.waits_for
+        self.began_at = min(self.began_at, facts.began_at or self.began_at)
+        for index, one in enumerate(facts.commands):
             command = self.commands[index]
             command.started_at = one.started_at or command.started_at
             if one.status.is_final and not command.status.is_final:
@@ -142,11 +133,3 @@ class RunState:
         for index in left_out:
             if self.commands[index].status is _PENDING:
                 self.commands[index].status = ExecutionStatus.CANCELLED
-
-
-def printable(line: str) -> str:
-    """A line of output as one that a terminal shows in one row and obeys in nothing."""
-    # What a progress bar has written over.
-    kept = [part for part in _CONTROL.sub("", line).split("\r") if part.strip()]
-    last = kept[-1] if kept else ""
-    return "".join(letter if letter.isprintable() else " " for letter in last).strip()

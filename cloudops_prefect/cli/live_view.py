@@ -14,13 +14,14 @@ from rich.live import Live
 from rich.text import Text
 
 from cloudops_prefect.cli import printing
-from cloudops_prefect.cli.live_state import printable
+from cloudops_prefect.cli.plain_text import printable
 from cloudops_prefect.cli.plan_tree import SIGNS
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from cloudops_prefect.cli.live_state import CommandState, RunState
+    from cloudops_prefect.cli.picture import RunFacts
     from cloudops_prefect.models import ExecutionEvent
 
 INTERVAL = 0.125
@@ -28,11 +29,12 @@ _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _PLAIN_FRAMES = "|/-\\"
 _BAR = 20
 _WIDEST_NAME = 32
+_NARROWEST_TITLE = 8
 
 
 def can_be_live() -> bool:
-    """Whether standard output is a terminal that can draw over what it shows."""
-    return sys.stdout.isatty() and not printing.console().is_dumb_terminal
+    """Whether standard output is a screen that can be drawn over."""
+    return printing.on_screen() and not printing.console().is_dumb_terminal
 
 
 class LiveView:
@@ -53,6 +55,11 @@ class LiveView:
     def show(self, event: "ExecutionEvent") -> None:
         """Takes an event, to be seen when the view is drawn next."""
         self.state.take(event)
+
+    def learn(self, facts: "RunFacts") -> bool:
+        """Takes what the API knows, which it goes on asking for."""
+        self.state.learn(facts)
+        return True
 
     @asynccontextmanager
     async def drawn(self) -> AsyncGenerator[None]:
@@ -83,10 +90,12 @@ class LiveView:
         state, plain = self.state, not console.encoding.startswith("utf")
         width, height = console.size
         # Beside the commands: the heading, what is left out, the address, and a line to spare.
-        shown = state.shown(height - 4)
+        shown = state.shown(height - 4 - bool(state.waits_for))
         names = [cell_len(state.commands[index].name) for index in shown]
         room = min(max(names, default=0), _WIDEST_NAME, width // 3)
-        lines = [self._heading(now, plain=plain)]
+        lines = [self._heading(width - 1, now, plain=plain)]
+        if state.waits_for:
+            lines.append(Text(state.waits_for, style="dim"))
         lines += [_row(state.commands[index], room, now, plain=plain) for index in shown]
         if left_out := len(state.commands) - len(shown):
             lines.append(Text(f"  and {left_out} more: {self._left_out(shown)}", style="dim"))
@@ -96,19 +105,21 @@ class LiveView:
             line.truncate(width - 1, overflow="ellipsis")
         return Group(*lines)
 
-    def _heading(self, now: datetime, *, plain: bool) -> Text:
+    def _heading(self, width: int, now: datetime, *, plain: bool) -> Text:
         total, ended = len(self.state.commands), self.state.ended
         full = _BAR * ended // total
         done, rest = ("#", "-") if plain else ("━", "─")
         bad = {"failed", "timeout"} & self.state.counts().keys()
         took = printing.seconds(now - self.state.began_at)
-        return Text.assemble(
-            (self._title, "bold"),
-            "  ",
+        progress = Text.assemble(
             (done * full, "red" if bad else "green"),
             (rest * (_BAR - full), "dim"),
             f"  {ended} of {total}  {took}",
         )
+        title = Text(self._title, style="bold")
+        room = max(width - progress.cell_len - 2, _NARROWEST_TITLE)
+        title.truncate(room, overflow="ellipsis")
+        return Text.assemble(title, "  ", progress)
 
     def _left_out(self, shown: list[int]) -> str:
         counts = self.state.counts()

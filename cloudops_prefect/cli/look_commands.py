@@ -39,7 +39,7 @@ def logs(
     /,
     *,
     follow: Annotated[bool, Parameter(name=("--follow", "-f"), negative="")] = False,
-    json: Json = False,
+    json: Annotated[Json, Parameter(help="Print JSON; with --follow, one event a line.")] = False,
 ) -> int:
     """Print what an execution printed.
 
@@ -47,8 +47,6 @@ def logs(
     ----------
     follow
         Go on until it ends.
-    json
-        Print JSON; with --follow, one event a line.
     """
     identifier = id_text(id_)
     connect()

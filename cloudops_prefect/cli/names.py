@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from cloudops_prefect import shown
 from cloudops_prefect.config import ExecutionConfig
-from cloudops_prefect.execution import redactor_for
 from cloudops_prefect.models import one_line
 
 if TYPE_CHECKING:
-    from cloudops_prefect.models import ExecutionPlan, ExecutionRequest
+    from cloudops_prefect.models import ExecutionPlan
 
 
 def command_names(plan: "ExecutionPlan", secrets: Iterable[str] = ()) -> list[str]:
@@ -20,7 +20,7 @@ def command_names(plan: "ExecutionPlan", secrets: Iterable[str] = ()) -> list[st
         secrets: Values to mask besides those of the environment.
     """
     config, hidden = ExecutionConfig.load(), tuple(secrets)
-    return numbered([_shown(request, config, hidden) for request in plan.commands])
+    return numbered([shown.name_of(request, config, hidden) for request in plan.commands])
 
 
 def numbered(names: Sequence[str]) -> list[str]:
@@ -31,9 +31,7 @@ def numbered(names: Sequence[str]) -> list[str]:
 
 def title_of(plan: "ExecutionPlan", secrets: Iterable[str] = ()) -> str:
     """What a plan is called."""
-    envs = [request.env for request in plan.commands]
-    redactor = redactor_for(ExecutionConfig.load(), envs, secrets)
-    return one_line(redactor.text(plan.description)) or "plan"
+    return one_line(shown.description_of(plan, ExecutionConfig.load(), secrets)) or "plan"
 
 
 def size_of(plan: "ExecutionPlan") -> str:
@@ -41,8 +39,3 @@ def size_of(plan: "ExecutionPlan") -> str:
     count = len(plan.commands)
     kind = plan.strategy.type.replace("_", " ")
     return f"{count} command{'' if count == 1 else 's'}, {kind}"
-
-
-def _shown(request: "ExecutionRequest", config: ExecutionConfig, secrets: tuple[str, ...]) -> str:
-    redactor = redactor_for(config, [request.env], secrets)
-    return one_line(redactor.text(request.display_text))

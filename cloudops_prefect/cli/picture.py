@@ -28,6 +28,21 @@ class CommandFacts:
     ended_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """Where a run stands that has not ended, command by command.
+
+    Attributes:
+        commands: One for every command, in the plan's order.
+        began_at: When its newest attempt began, if it goes on.
+        waits_for: Why it has not begun; empty if it has.
+    """
+
+    commands: "Sequence[CommandFacts]"
+    began_at: datetime | None = None
+    waits_for: str = ""
+
+
 @dataclass(frozen=True)
 class Picture:
     """What is drawn; without `facts` it is a plan that has not run.

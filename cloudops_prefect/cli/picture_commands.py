@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from cloudops_prefect.cli import exit_codes, printing
-from cloudops_prefect.cli.arguments import Json, id_text
+from cloudops_prefect.cli.arguments import Json, id_text, is_id
 from cloudops_prefect.cli.root import Id, app, connect, valid_plan
 from cloudops_prefect.errors import ValidationError
 
@@ -38,11 +38,13 @@ def graph(
     output
         A file to write to; svg and png need one in a terminal.
     """
+    if json and (format_ or output):
+        raise ValidationError("--json prints the graph itself; leave out --format and --output")
     kind = format_ or _kind_of(output)
     # Before anything is asked of the API.
     if kind in {"svg", "png"} and output is None and sys.stdout.isatty():
         raise ValidationError(f"--format {kind} wants a file in a terminal: --output plan.{kind}")
-    picture = _picture(plan_or_id)
+    picture = _picture(plan_or_id, json=json)
     if json:
         printing.json_document(picture.document())
     elif kind == "tree" and output is None:
@@ -76,12 +78,16 @@ def _kind_of(output: Path | None) -> str:
     return _SUFFIXES[suffix]
 
 
-def _picture(plan_or_id: str) -> "Picture":
+def _picture(plan_or_id: str, *, json: bool) -> "Picture":
     from cloudops_prefect.cli.picture import Picture
 
     path = Path(plan_or_id)
     if path.suffix in {".yaml", ".yml", ".json"} or path.exists():
-        return Picture.of(valid_plan(path))
+        return Picture.of(valid_plan(path, json=json))
+    if not is_id(plan_or_id):
+        raise ValidationError(
+            f"{plan_or_id!r} is neither a file nor an id that `cloudops list` shows"
+        )
     return _picture_of_run(plan_or_id)
 
 
@@ -114,9 +120,7 @@ def _content(picture: "Picture", kind: str) -> bytes:
 
 def _write(content: bytes, output: Path | None) -> None:
     if output is None:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
+        printing.content(content)
         return
     output.write_bytes(content)
     printing.error_line(f"Wrote {output}")

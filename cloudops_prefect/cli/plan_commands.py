@@ -12,7 +12,7 @@ from cloudops_prefect.errors import ValidationError
 
 
 @app.command
-def init(plan: Path = Path("plan.yaml"), /) -> int:
+def init(plan: Path = Path("plan.yaml"), /, *, json: Json = False) -> int:
     """Write a plan to start from, and the schema by which editors complete it.
 
     What is there already stays.
@@ -24,8 +24,11 @@ def init(plan: Path = Path("plan.yaml"), /) -> int:
     """
     from cloudops_prefect.cli import starter
 
-    starter.write(plan)
-    printing.line(f"Wrote {plan}. Run it with: cloudops run {plan}")
+    schema = starter.write(plan)
+    if json:
+        printing.json_document({"plan": plan, "schema": schema})
+    else:
+        printing.line(f"Wrote {plan}. Run it with: cloudops run {plan}")
     return exit_codes.COMPLETED
 
 
@@ -38,17 +41,13 @@ def validate(plan: Path, /, *, json: Json = False) -> int:
     plan
         A YAML or JSON file.
     """
-    try:
-        loaded = valid_plan(plan)
-    except ValidationError as refusal:
-        from cloudops_prefect.cli import refused
+    from cloudops_prefect.cli.names import size_of
 
-        return refused.report(plan, refusal, json=json)
+    loaded = valid_plan(plan, json=json)
     if json:
         printing.json_document({"valid": True, "commands": len(loaded.commands)})
     else:
-        kind = loaded.strategy.type.replace("_", " ")
-        printing.line(f"{plan}: valid, {len(loaded.commands)} commands, {kind}")
+        printing.line(f"{plan}: valid, {size_of(loaded)}")
     return exit_codes.COMPLETED
 
 
@@ -126,7 +125,7 @@ def deploy(  # noqa: PLR0913
     paused
         Leave the schedule at rest.
     """
-    loaded = valid_plan(plan)
+    loaded = valid_plan(plan, json=json)
     local_api = connect()
     from cloudops_prefect.cli import deploying
 

@@ -32,7 +32,8 @@ SIGNS = {
 def print_tree(picture: "Picture") -> None:
     """Prints the tree, and what the critical path was."""
     console = printing.console()
-    console.print(tree_of(picture, plain=not console.encoding.startswith("utf")), soft_wrap=True)
+    tree = tree_of(picture, plain=not console.encoding.startswith("utf"))
+    console.print(tree, no_wrap=True, overflow="ellipsis")
     if path := picture.critical_path:
         durations = [picture.duration(index) or timedelta() for index in path]
         took = printing.seconds(sum(durations, timedelta()))

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TextIO
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     )
 
 _SHORT_ID = 8
+_NARROW = 90
 _COLOURS = {
     "completed": "green",
     "failed": "red",
@@ -34,12 +36,32 @@ def error_line(text: str) -> None:
     _write(sys.stderr, text)
 
 
+def content(data: bytes) -> None:
+    """Prints the content of a file to standard output."""
+    with _reader_may_leave(sys.stdout):
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+
 def _write(stream: TextIO, text: str) -> None:
-    try:
+    with _reader_may_leave(stream):
         print(text, file=stream, flush=True)
+
+
+@contextmanager
+def _reader_may_leave(stream: TextIO) -> Generator[None]:
+    try:
+        yield
     except BrokenPipeError:
         # Whoever read has gone, as `head` does; that is no reason to leave a deployment half done.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def on_screen() -> bool:
+    """Whether somebody looks at standard output: it is a terminal, and not that of a CI system."""
+    in_ci = os.environ.get("CI", "").lower() not in {"", "0", "false"}
+    return sys.stdout.isatty() and not in_ci
 
 
 def json_document(value: object) -> None:
@@ -49,24 +71,31 @@ def json_document(value: object) -> None:
     line(to_json(value, indent=2).decode())
 
 
+def json_line(value: object) -> None:
+    """Prints a value as JSON on one line."""
+    from pydantic_core import to_json
+
+    line(to_json(value).decode())
+
+
 def executions(summaries: Sequence["ExecutionSummary"]) -> None:
-    """Prints a list of executions; where a person reads it, with ids as short as can be typed."""
-    ids = [str(summary.id) for summary in summaries]
-    shown = _shortened(ids) if sys.stdout.isatty() else ids
-    table(
-        ["ID", "STATUS", "KIND", "STARTED", "DURATION", "NAME"],
-        [
-            [
-                identifier,
-                summary.status.value,
-                summary.kind,
-                local_time(summary.started_at),
-                seconds(summary.duration),
-                summary.name,
-            ]
-            for identifier, summary in zip(shown, summaries, strict=True)
-        ],
-    )
+    """Prints a list of executions; where a person reads it, each as short as it can be told."""
+    narrow = on_screen() and console().width < _NARROW
+    facts = {
+        "ID": _shown_ids([str(one.id) for one in summaries]),
+        "STATUS": [one.status.value for one in summaries],
+        "KIND": [one.kind for one in summaries],
+        "STARTED": [local_time(one.started_at, brief=narrow) for one in summaries],
+        "DURATION": [seconds(one.duration) for one in summaries],
+        "NAME": [one.name for one in summaries],
+    }
+    if narrow:
+        del facts["KIND"]
+    table([*facts], zip(*facts.values(), strict=True), cut="NAME")
+
+
+def _shown_ids(ids: Sequence[str]) -> Sequence[str]:
+    return _shortened(ids) if on_screen() else ids
 
 
 def _shortened(ids: Sequence[str]) -> list[str]:
@@ -109,27 +138,51 @@ def exit_code(result: "ExecutionResult") -> str:
     return "" if result.exit_code is None else str(result.exit_code)
 
 
-def local_time(moment: datetime | None) -> str:
-    """A moment in the time zone of who reads it."""
-    return "" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+def local_time(moment: datetime | None, *, brief: bool = False) -> str:
+    """A moment in the time zone of who reads it; `brief` without the year and the seconds."""
+    form = "%m-%d %H:%M" if brief else "%Y-%m-%d %H:%M:%S"
+    return "" if moment is None else moment.astimezone().strftime(form)
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Prints a table; cells that say a status are coloured."""
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, cut: str = "") -> None:
+    """Prints a table; cells that say a status are coloured.
+
+    Args:
+        headings: What is above the columns.
+        rows: The cells.
+        cut: The column that loses its ends where the screen is too narrow for it.
+    """
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in headings:
-        table.add_column(heading, overflow="fold")
+        # Rich makes those narrower that could be wrapped.
+        table.add_column(heading, overflow="fold", no_wrap=bool(cut) and heading != cut)
     for row in rows:
-        table.add_row(*(Text(cell, style=colour(cell)) for cell in row))
-    console().print(table)
+        cells = [Text(cell, style=colour(cell)) for cell in row]
+        for heading, cell in zip(headings, cells, strict=True):
+            if heading == cut:
+                cell.no_wrap, cell.overflow = True, "ellipsis"
+        table.add_row(*cells)
+    if on_screen():
+        console().print(table)
+        return
+    out = console()
+    with out.capture() as captured:
+        out.print(table)
+    # Blanks up to the end of the widest row are of no use to programs.
+    line("\n".join(row.rstrip() for row in captured.get().splitlines()))
 
 
 def console() -> "Console":
     """What rich prints to."""
     from rich.console import Console
 
-    # Where nobody looks at a screen, a row is one line, however long.
-    return Console(highlight=False, width=None if sys.stdout.isatty() else 10_000)
+    # Where nobody looks at a screen, a row is one line, however long, and has no colours.
+    screen = on_screen()
+    return Console(
+        highlight=False,
+        width=None if screen else 10_000,
+        force_terminal=None if screen or "FORCE_COLOR" in os.environ else False,
+    )

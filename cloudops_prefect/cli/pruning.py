@@ -30,13 +30,15 @@ _FAILED = frozenset({ExecutionStatus.FAILED, ExecutionStatus.TIMEOUT})
 async def prune_logs(older_than: "timedelta", *, keep_failed: bool, json: bool) -> int:
     """Removes old logs and prints what that freed; returns the exit code."""
     log_dir = ExecutionConfig.load().resolved_log_dir
-    statuses = await _statuses(retention.old_executions(log_dir, older_than))
+    old = retention.old_executions(log_dir, older_than)
+    statuses = await _statuses(old)
     keep = {
         execution_id
         for execution_id, status in statuses.items()
         if not status.is_final or (keep_failed and status in _FAILED)
     }
-    pruned = retention.prune(log_dir, older_than, keep=keep)
+    # What has become old since then, nobody was asked about.
+    pruned = retention.prune(log_dir, older_than, only=set(old) - keep)
     if json:
         printing.json_document(pruned._asdict() | {"kept": sorted(keep)})
     else:

@@ -1,43 +1,60 @@
-"""Every mistake of a plan that is refused, for people and for programs."""
+"""A plan that is refused, with every mistake in its file told, to people or to programs."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cloudops_prefect.cli import exit_codes, printing
-from cloudops_prefect.config import ExecutionConfig
-from cloudops_prefect.errors import ValidationError
-from cloudops_prefect.planfile import Mistake, check_plan
+
+if TYPE_CHECKING:
+    from cloudops_prefect.errors import ValidationError
+    from cloudops_prefect.mistakes import Mistake
 
 
-def report(plan: Path, refusal: ValidationError, *, json: bool) -> int:
-    """Prints the mistakes of a plan file and returns the exit code.
+class RefusedPlanError(Exception):
+    """A plan is refused.
 
-    Raises:
-        ValidationError: The refusal, if that is all there is to say.
+    Args:
+        plan: Its file.
+        refusal: Why.
+        json: Whether that is told in JSON.
     """
-    text = _text_of(plan)
-    mistakes = [] if text is None else check_plan(text, str(plan), ExecutionConfig.load())
-    if json:
-        lines = (text or "").splitlines()
-        told = [_document(mistake, lines) for mistake in mistakes]
-        printing.json_document({"valid": False, "error": str(refusal), "mistakes": told})
-    elif len(mistakes) <= 1:
-        raise refusal
-    else:
-        printing.error_line(f"error: {len(mistakes)} mistakes in {plan}")
+
+    def __init__(self, plan: Path, refusal: "ValidationError", *, json: bool) -> None:
+        super().__init__(plan, refusal)
+        self._plan = plan
+        self._refusal = refusal
+        self._json = json
+
+    def report(self) -> int:
+        """Prints what is wrong; returns the exit code."""
+        mistakes = self._refusal.mistakes
+        if self._json:
+            told = [_document(mistake) for mistake in mistakes]
+            refused = {
+                "valid": False,
+                "error": str(self._refusal),
+                "type": type(self._refusal).__name__,
+                "mistakes": told,
+            }
+            printing.json_document(refused)
+        else:
+            self._print()
+        return exit_codes.BAD_INPUT
+
+    def _print(self) -> None:
+        mistakes = self._refusal.mistakes
+        if len(mistakes) <= 1:
+            printing.error_line(f"error: {self._refusal}")
+        else:
+            printing.error_line(f"error: {len(mistakes)} mistakes in {self._plan}")
         for mistake in mistakes:
-            printing.error_line(f"  {mistake}")
-    return exit_codes.BAD_INPUT
+            if len(mistakes) > 1:
+                printing.error_line(f"  {mistake}")
+            for text in mistake.excerpt:
+                printing.error_line(f"    {text}")
 
 
-def _text_of(plan: Path) -> str | None:
-    try:
-        return plan.read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        return None
-
-
-def _document(mistake: Mistake, lines: list[str]) -> dict[str, object]:
-    text = lines[mistake.line - 1] if mistake.line <= len(lines) else ""
+def _document(mistake: "Mistake") -> dict[str, object]:
     return {
         "file": mistake.file,
         "line": mistake.line,
@@ -45,5 +62,5 @@ def _document(mistake: Mistake, lines: list[str]) -> dict[str, object]:
         "field": mistake.field,
         "message": mistake.message,
         "hint": mistake.hint,
-        "text": text,
+        "text": mistake.text,
     }

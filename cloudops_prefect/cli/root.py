@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
+from cloudops_prefect.cli.refused import RefusedPlanError
+from cloudops_prefect.errors import ValidationError
+
 if TYPE_CHECKING:
     from cloudops_prefect.models import ExecutionPlan
 
-Id = Annotated[str, Parameter(name="ID")]
+Id = Annotated[
+    str,
+    Parameter(name="ID", help="An execution: its id, or as much of it as tells it from others."),
+]
 
 
 def _version() -> str:
@@ -48,15 +54,21 @@ def connect() -> str | None:
     return connection.connect()
 
 
-def valid_plan(path: Path) -> "ExecutionPlan":
+def valid_plan(path: Path, *, json: bool) -> "ExecutionPlan":
     """Reads a plan that may run.
 
+    Args:
+        path: Its file.
+        json: Whether its mistakes are told in JSON.
+
     Raises:
-        ValidationError: It is refused.
+        RefusedPlanError: It may not.
     """
     from cloudops_prefect.config import ExecutionConfig
     from cloudops_prefect.planfile import load_plan
 
-    plan = load_plan(path)
-    plan.validate(ExecutionConfig.load())
-    return plan
+    config = ExecutionConfig.load()
+    try:
+        return load_plan(path, config)
+    except ValidationError as refusal:
+        raise RefusedPlanError(path, refusal, json=json) from refusal

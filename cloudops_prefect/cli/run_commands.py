@@ -35,7 +35,7 @@ def run(
     dry_run
         Print what would run, in order, and start nothing.
     """
-    loaded = valid_plan(plan)
+    loaded = valid_plan(plan, json=options.json)
     if dry_run:
         from cloudops_prefect.cli import dry_run as dry
 
@@ -103,9 +103,9 @@ def resume(id_: Id, /, *, options: ShownOptions = _AS_FITS) -> int:
     """Run again what has not completed of an execution."""
     identifier = id_text(id_)
     connect()
-    from cloudops_prefect.cli import running
+    from cloudops_prefect.cli.watching import resume
 
-    return run_async(running.resume(identifier, options))
+    return run_async(resume(identifier, options))
 
 
 @app.command

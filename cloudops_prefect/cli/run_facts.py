@@ -6,9 +6,9 @@ from uuid import UUID
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 
 from cloudops_prefect import history
-from cloudops_prefect.cli.api import api
-from cloudops_prefect.cli.names import command_names
-from cloudops_prefect.cli.picture import CommandFacts, Picture
+from cloudops_prefect.api_errors import api
+from cloudops_prefect.cli.picture import CommandFacts, Picture, RunFacts
+from cloudops_prefect.deployed_runs import what_it_waits_for
 from cloudops_prefect.errors import ExecutionNotFoundError
 from cloudops_prefect.models import ExecutionPlan, ExecutionStatus, ParallelStrategy
 from cloudops_prefect.naming import api_credentials
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
 
     from cloudops_prefect.history import Execution
-    from cloudops_prefect.models import ExecutionResult
+    from cloudops_prefect.models import ExecutionRequest, ExecutionResult
 
 _PAGE = 200
 
@@ -46,20 +46,28 @@ async def execution_of(execution_id: UUID) -> "Execution":
         return await history.find(client, execution_id)
 
 
-async def facts_of_run(execution_id: UUID) -> list[CommandFacts]:
-    """Reads where each command of a plan's run stands."""
+def item_of(execution: "Execution") -> "ExecutionPlan | ExecutionRequest":
+    """Returns what is executed.
+
+    Raises:
+        ExecutionNotFoundError: if it can't be read.
+    """
+    plan = execution.plan if execution.index is None else None
+    if (item := plan or execution.request) is None:
+        raise ExecutionNotFoundError(execution.id)
+    return item
+
+
+async def facts_of_run(execution_id: UUID) -> RunFacts:
+    """Reads where a plan's run stands."""
     async with api() as client:
         execution = await history.find(client, execution_id)
-        return await read_facts(client, execution, _plan_of(execution))
-
-
-async def names_of_run(execution_id: UUID) -> dict[UUID, str]:
-    """Reads what the commands of a run are called, by the ids of their requests; none if none."""
-    plan = (await execution_of(execution_id)).plan
-    if plan is None:
-        return {}
-    names = command_names(plan, api_credentials())
-    return {request.id: name for request, name in zip(plan.commands, names, strict=True)}
+        flow_run = execution.flow_run
+        facts = await read_facts(client, execution, _plan_of(execution))
+        if status_of(flow_run.state) is ExecutionStatus.PENDING:
+            why = await what_it_waits_for(client, flow_run)
+            return RunFacts(facts, waits_for=f"{why[:1].upper()}{why[1:]}")
+    return RunFacts(facts, began_at=flow_run.state.timestamp if flow_run.state else None)
 
 
 async def read_facts(
@@ -75,7 +83,13 @@ async def read_facts(
         return [_facts(await history.read_result(client, execution))]
     facts = await _of_task_runs(client, execution, plan)
     results = await history.read_results(client, execution.flow_run.id)
-    facts |= {index: _facts(result) for index, result in results.items()}
+    # What failed in an earlier attempt is to run again.
+    current = {one.id for one in history.commands_of(execution, plan)}
+    facts |= {
+        index: _facts(result)
+        for index, result in results.items()
+        if result.status is ExecutionStatus.COMPLETED or result.execution_id in current
+    }
     pending = CommandFacts(ExecutionStatus.PENDING)
     return [facts.get(index, pending) for index in range(len(plan.commands))]
 

@@ -67,8 +67,11 @@ commands:
 """
 
 
-def write(plan: Path) -> None:
-    """Writes the plan, and the schema of plans beside it if none is there.
+def write(plan: Path) -> Path:
+    """Writes the plan, and beside it the schema of plans if none is there.
+
+    Returns:
+        Where the schema is.
 
     Raises:
         ValidationError: There is such a file, or its name is not one of YAML.
@@ -87,3 +90,4 @@ def write(plan: Path) -> None:
     schema = plan.parent / SCHEMA
     if not schema.exists():
         schema.write_bytes(to_json(json_schema(), indent=2) + b"\n")
+    return schema

@@ -1,17 +1,19 @@
 """How plans and commands ended, for people."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cloudops_prefect.cli import printing
-from cloudops_prefect.cli.live_state import printable
+from cloudops_prefect.cli.plain_text import printable
 
 if TYPE_CHECKING:
     from cloudops_prefect.models import ExecutionResult, PlanExecutionResult
 
 _LAST_LINES = 10
 _LAST_BYTES = 16_384
+_NAMED = 5
 
 
 def plan_summary(result: "PlanExecutionResult", names: Sequence[str]) -> None:
@@ -23,11 +25,15 @@ def plan_summary(result: "PlanExecutionResult", names: Sequence[str]) -> None:
             for name, r in zip(names, result.results, strict=True)
         ],
     )
+    left_out = Counter(one.error for one in result.results if one.started_at is None)
+    many = {error: count for error, count in left_out.items() if error and count > _NAMED}
     for name, command in zip(names, result.results, strict=True):
-        if command.error:
+        if command.error and not (command.started_at is None and command.error in many):
             printing.line(f"{name}: {command.error}")
         if command.status in {"failed", "timeout"}:
             _print_end(command)
+    for error, count in many.items():
+        printing.line(f"{count} commands: {error}")
     stats, took = result.stats, printing.seconds(result.total_duration)
     printing.line(
         f"{result.status.value}: {stats.completed} of {stats.total} commands completed in {took}"

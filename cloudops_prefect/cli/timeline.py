@@ -13,10 +13,14 @@ if TYPE_CHECKING:
 _NARROWEST = 20
 _WIDTH_ELSEWHERE = 100
 _MOST_OF_NAME = 30
+_LEAST_OF_NAME = 8
+_BESIDE = 22
+"""What a row has beside the name and the bar: a duration, a status, blanks."""
 
 
 def print_timeline(picture: "Picture") -> None:
     """Prints the commands in the order in which they began, those that did not run last."""
+    from rich.cells import cell_len
     from rich.text import Text
 
     console = printing.console()
@@ -25,9 +29,10 @@ def print_timeline(picture: "Picture") -> None:
         key=lambda index: (_start(picture, index), index),
     )
     names = [*(picture.names[index] for index in ran)]
-    room = min(_MOST_OF_NAME, max(map(len, names), default=0))
-    width = console.width if console.is_terminal else _WIDTH_ELSEWHERE
-    bars = max(_NARROWEST, width - room - 22)
+    width = console.width if printing.on_screen() else _WIDTH_ELSEWHERE
+    most = max(_LEAST_OF_NAME, min(_MOST_OF_NAME, width - _NARROWEST - _BESIDE))
+    room = min(most, max(map(cell_len, names), default=0))
+    bars = max(_NARROWEST, width - room - _BESIDE)
     console.print(Text.assemble((picture.title, "bold"), (f"  {picture.subtitle}", "dim")))
     if picture.span is not None:
         console.print(Text(f"{'':<{room}}  {_scale(picture, bars)}", style="dim"), soft_wrap=True)
@@ -38,13 +43,15 @@ def print_timeline(picture: "Picture") -> None:
 
 
 def _row(picture: "Picture", index: int, room: int, bars: int) -> "Text":
+    from rich.cells import cell_len, set_cell_size
     from rich.text import Text
 
     name, status = picture.names[index], picture.status(index)
-    name = name if len(name) <= room else f"{name[: room - 1]}…"
+    if cell_len(name) > room:
+        name = f"{set_cell_size(name, room - 1)}…"
     begin, end = _bar(picture, index, bars)
     style = printing.colour(status)
-    row = Text(f"{name:<{room}}  {' ' * begin}")
+    row = Text(f"{set_cell_size(name, room)}  {' ' * begin}")
     row.append("█" * (end - begin), style=style)
     took = printing.seconds(picture.duration(index) or timedelta())
     row.append(f"{' ' * (bars - end)}  {took:>7}")

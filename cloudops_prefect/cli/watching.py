@@ -1,4 +1,4 @@
-"""A run watched to its end, whoever runs it."""
+"""Executions that are there already, watched or resumed, whoever runs them."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -6,18 +6,13 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from cloudops_prefect.cli import exit_codes
 from cloudops_prefect.cli.api import resolve
-from cloudops_prefect.cli.live_view import LiveView
-from cloudops_prefect.cli.names import command_names
-from cloudops_prefect.cli.run_facts import execution_of, facts_of_run
-from cloudops_prefect.cli.running import print_command, print_plan, single_view
-from cloudops_prefect.cli.views import view_of
+from cloudops_prefect.cli.following import Interruption, follow, impatient, interruptible
+from cloudops_prefect.cli.run_facts import execution_of, facts_of_run, item_of
+from cloudops_prefect.cli.showing import Showing
 from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.engine import ExecutionEngine
 from cloudops_prefect.errors import ExecutionIOError
-from cloudops_prefect.models import PlanExecutionResult
-from cloudops_prefect.naming import api_credentials
 
 if TYPE_CHECKING:
     from cloudops_prefect.cli.arguments import ShownOptions
@@ -28,45 +23,45 @@ _INTERVAL = 1.0
 
 async def watch(id_text: str, options: "ShownOptions") -> int:
     """Shows an execution until it has ended; returns the exit code that says how."""
-    execution_id = await resolve(id_text)
-    execution = await execution_of(execution_id)
-    plan = execution.plan if execution.index is None else None
-    names = [] if plan is None else command_names(plan, api_credentials())
-    async with ExecutionEngine(ExecutionConfig.load()) as engine:
-        if plan is None:
-            view = single_view(json=options.json)
-        else:
-            view = view_of(plan, names, options, engine.ui_url)
-        async with view.drawn(), _informed(view, execution_id):
-            async for event in engine.stream(execution_id):
-                view.show(event)
-        result = await engine.wait(execution_id)
-        ui_url = engine.ui_url(result.execution_id)
-    if isinstance(result, PlanExecutionResult):
-        print_plan(result, names, ui_url, json=options.json)
-        return exit_codes.of_status(result.status)
-    print_command(result, ui_url, json=options.json, quiet=options.quiet)
-    return exit_codes.of_command(result)
+    execution = await execution_of(await resolve(id_text))
+    showing = Showing(item_of(execution), options, in_plan=execution.index is not None)
+    async with (
+        ExecutionEngine(ExecutionConfig.load()) as engine,
+        _informed(showing.view, execution.id),
+    ):
+        result = await follow(engine, execution.id, showing.view.show, Interruption())
+    return showing.end(result)
+
+
+async def resume(id_text: str, options: "ShownOptions") -> int:
+    """Runs what has not completed of an earlier execution; returns the exit code."""
+    execution = await execution_of(await resolve(id_text))
+    showing = Showing(execution.plan or item_of(execution), options)
+    with impatient(), interruptible() as interruption:
+        async with ExecutionEngine(ExecutionConfig.load()) as engine:
+            again = await engine.resume(execution.id)
+            async with _informed(showing.view, again):
+                result = await follow(engine, again, showing.view.show, interruption)
+    return showing.end(result, interruption.signal_number)
 
 
 @asynccontextmanager
 async def _informed(view: "View", execution_id: UUID) -> AsyncGenerator[None]:
-    """Tells a live view what the API knows: what began earlier did not begin just now."""
-    if not isinstance(view, LiveView):
-        yield
-        return
-    learning = asyncio.create_task(_learn(view, execution_id))
-    try:
-        yield
-    finally:
-        learning.cancel()
-        with suppress(asyncio.CancelledError):
-            await learning
+    """Draws a view, and tells it what the API knows: what began earlier did not begin just now."""
+    async with view.drawn():
+        learning = asyncio.create_task(_learn(view, execution_id))
+        try:
+            yield
+        finally:
+            learning.cancel()
+            with suppress(asyncio.CancelledError):
+                await learning
 
 
-async def _learn(view: LiveView, execution_id: UUID) -> None:
-    while True:
+async def _learn(view: "View", execution_id: UUID) -> None:
+    wants_more = True
+    while wants_more:
         # The stream of events says whether the API has gone for good.
         with suppress(ExecutionIOError):
-            view.state.learn(await facts_of_run(execution_id))
+            wants_more = view.learn(await facts_of_run(execution_id))
         await asyncio.sleep(_INTERVAL)

@@ -1,4 +1,4 @@
-"""Runs commands that flood and follows all their lines; prints its own peak memory in bytes.
+"""Runs commands that flood and follows their lines as events; prints its own peak memory in bytes.
 
 Arguments: how many commands at once, how many bytes each prints, and whether in `lines` or in one
 `line` without a newline.
@@ -13,9 +13,9 @@ from uuid import uuid4
 from memory import peak
 
 from cloudops_prefect.config import ExecutionConfig
+from cloudops_prefect.events import line_events
 from cloudops_prefect.execution import CommandExecution
 from cloudops_prefect.models import ExecutionRequest, ShellCommand
-from cloudops_prefect.output import follow_groups
 
 LINES = "yes '{}' | head -c {{}}".format("0123456789" * 10)
 LINE = "head -c {} /dev/zero"
@@ -23,8 +23,8 @@ LINE = "head -c {} /dev/zero"
 
 async def run(execution, size) -> None:
     async def follow() -> int:
-        groups = follow_groups(execution.log_path)
-        return sum([sum(map(len, group.lines)) async for group in groups])
+        groups = line_events(execution.log_path, uuid4(), uuid4())
+        return sum([sum(len(event.line) for event in events) async for events in groups])
 
     following = asyncio.create_task(follow())
     await execution.run()

@@ -1,0 +1,92 @@
+"""A SIGTERM is heard by all who run something in a process, and by nobody else's handler less."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+BEGINNING = """
+import asyncio, os, signal, sys
+from cloudops_prefect.control import RunControl, sigterm
+
+def send():
+    os.kill(os.getpid(), signal.SIGTERM)
+
+async def told(listening):
+    with listening as event:
+        print("listening", flush=True)
+        await asyncio.wait_for(event.wait(), 10)
+        print("told", flush=True)
+        # One that ends sooner than the other.
+        send()
+        await asyncio.sleep(0.1)
+"""
+TWO_LISTEN = """
+async def main():
+    second = asyncio.create_task(told(sigterm.awaited()))
+    with sigterm.awaited() as first:
+        await asyncio.sleep(0)
+        send()
+        await first.wait()
+    await second
+    send()
+    print("never")
+asyncio.run(main())
+"""
+ANOTHER_HANDLER = """
+async def main():
+    with sigterm.awaited():
+        signal.signal(signal.SIGTERM, lambda *_: print("the user's"))
+    with sigterm.awaited() as event:
+        send()
+        assert not event.is_set()
+asyncio.run(main())
+"""
+A_FORGOTTEN_LOOP = """
+async def main():
+    sigterm.awaited().__enter__()
+loop = asyncio.new_event_loop()
+loop.run_until_complete(main())
+loop.close()
+send()
+print("never")
+"""
+A_FORKED_CHILD = """
+async def main():
+    with sigterm.awaited() as event:
+        if (pid := os.fork()) == 0:
+            send()
+            os._exit(0)
+        print(os.WTERMSIG(os.waitpid(pid, 0)[1]))
+        assert not event.is_set()
+asyncio.run(main())
+"""
+A_RUN_AND_A_LISTENER = """
+async def main():
+    control = RunControl()
+    with sigterm.awaited() as event:
+        with sigterm.cancels(control):
+            send()
+            await event.wait()
+            await control.until_cancelled()
+    print(control.cancelled, flush=True)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "printed", "returncode"),
+    [
+        (TWO_LISTEN, ["listening", "told"], -signal.SIGTERM),
+        (ANOTHER_HANDLER, ["the user's"], 0),
+        (A_FORGOTTEN_LOOP, [], -signal.SIGTERM),
+        (A_FORKED_CHILD, [str(int(signal.SIGTERM))], 0),
+        (A_RUN_AND_A_LISTENER, ["True"], 0),
+    ],
+    ids=["two listen", "another handler", "forgotten loop", "forked child", "run and listener"],
+)
+def test_a_sigterm(code, printed, returncode):
+    argv = [sys.executable, "-c", BEGINNING + code]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=30)
+    assert (done.stdout.splitlines(), done.returncode) == (printed, returncode), done.stderr

@@ -1,0 +1,55 @@
+"""Signs of life: whose are left to the next engine, and whose hold nobody up."""
+
+import os
+import socket
+from contextlib import suppress
+from uuid import uuid4
+
+import pytest
+
+from cloudops_prefect.liveness import SUFFIX, Sign, sign_of_life, signs_of_the_dead
+
+API = "http://somewhere/api"
+
+
+@pytest.fixture
+def sign():
+    return Sign(uuid4(), 1, API)
+
+
+def leave(directory, sign) -> None:
+    with suppress(ProcessLookupError), sign_of_life(directory, sign):
+        raise ProcessLookupError
+
+
+def test_only_what_has_died_is_found_and_once(tmp_path, sign):
+    leave(tmp_path, sign)
+    with sign_of_life(tmp_path, Sign(uuid4(), 1, API)):
+        assert list(signs_of_the_dead(tmp_path, "another")) == []
+        assert list(signs_of_the_dead(tmp_path, API)) == [sign]
+        assert list(signs_of_the_dead(tmp_path, API)) == []
+
+
+def test_a_forked_child_that_lives_on_is_no_sign_of_life(tmp_path, sign):
+    ours, childs = socket.socketpair()
+    with ours, childs:
+        with suppress(ProcessLookupError), sign_of_life(tmp_path, sign):
+            if (child := os.fork()) == 0:
+                ours.close()
+                childs.send(b"forked")
+                childs.recv(1)
+                os._exit(0)
+            ours.recv(6)
+            raise ProcessLookupError
+        assert list(signs_of_the_dead(tmp_path, API)) == [sign]
+    os.waitpid(child, 0)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's file")
+def test_a_sign_of_another_user_holds_nobody_up(tmp_path, sign):
+    foreign = tmp_path / f"{uuid4()}{SUFFIX}"
+    foreign.write_text(f"1 {API}")
+    os.chown(foreign, 65534, 65534)
+    leave(tmp_path, sign)
+    assert list(signs_of_the_dead(tmp_path, API)) == [sign]
+    assert foreign.exists()
