@@ -1,11 +1,10 @@
 """The command line as far as it needs no Prefect API."""
 
 import json
-import logging
+import os
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
-from io import StringIO
 from pathlib import Path
 from types import SimpleNamespace
 from uuid import uuid4
@@ -14,10 +13,9 @@ import anyio
 import pytest
 from engines import until
 from in_process import run_captured
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from cloudops_prefect import unheard
-from cloudops_prefect.cli import connection, exit_codes, printing
+from cloudops_prefect.cli import exit_codes, printing
 from cloudops_prefect.cli.arguments import CommandOptions, verbatim
 from cloudops_prefect.cli.following import Interruption, follow, impatient
 from cloudops_prefect.cli.summary import plan_summary
@@ -308,19 +306,30 @@ async def test_a_run_that_is_over_waits_a_bounded_time_for_an_api_that_is_gone(
     assert "the run is over, but not recorded" in str(refusal.value.exceptions[0])
 
 
+# Of a process of its own, as Prefect's log is the process's.
+ITS_OWN_SERVICES = """
+import logging
+from cloudops_prefect.cli.connection import connect
+
+connect()
+logger = logging.getLogger("prefect._internal.concurrency")
+logger.error("the whole of an event")
+logger.critical("what nobody may miss")
+"""
+
+
 def test_prefects_own_services_are_quiet_too(monkeypatch):
     monkeypatch.delenv("PREFECT_LOGGING_LEVEL", raising=False)
-    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        connection.connect()
-    printed = StringIO()
-    [handler] = logging.getLogger("prefect._internal").handlers
-    # Its own is the terminal of whichever test came first.
-    monkeypatch.setattr(handler, "stream", printed)
-    logger = logging.getLogger("prefect._internal.concurrency")
-    logger.error("the whole of an event")
-    assert not printed.getvalue()
-    logger.critical("it is the one that prints")
-    assert printed.getvalue()
+    done = subprocess.run(
+        [sys.executable, "-c", ITS_OWN_SERVICES],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | {"PREFECT_API_URL": "http://127.0.0.1:9/api"},
+    )
+    printed = done.stdout + done.stderr
+    assert "what nobody may miss" in printed
+    assert "the whole of an event" not in printed
 
 
 def test_many_commands_that_did_not_run_for_one_reason_are_told_in_one_line(capsys):
