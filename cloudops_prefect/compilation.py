@@ -23,6 +23,7 @@ from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, plan_run_name
 from cloudops_prefect.plan_run import PlanRun
 from cloudops_prefect.records import read_results
 from cloudops_prefect.services import current_services
+from cloudops_prefect.state_events import related_resources
 from cloudops_prefect.states import command_state_of, plan_state_of
 from cloudops_prefect.unbegun import has_begun
 from cloudops_prefect.unrecorded import completed_without_record
@@ -100,6 +101,7 @@ async def run_plan_here(
                 tasks.start_soon(progress.show)
                 tasks.start_soon(until_delivered, partial(services.client.create_artifact, table))
                 tasks.start_soon(services.publisher.flush, run.flow_run_id)
+                tasks.start_soon(services.events.flush)
         result = PlanExecutionResult.of(
             plan,
             run.flow_run_id,
@@ -120,7 +122,9 @@ async def run_command_here(
         run = await _prepare(single_graph(request), services, single=True)
         with _under_control(run.control, services):
             await run.run()
-            await services.publisher.flush(run.flow_run_id)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(services.publisher.flush, run.flow_run_id)
+                tasks.start_soon(services.events.flush)
         (result,) = run.in_order(with_output=_is_awaited(current_flow_run()))
         timeout_ms = request.effective_timeout_ms(services.config)
         run.final_state = command_state_of(result, timeout_ms)
@@ -154,6 +158,7 @@ async def _prepare(
         services,
         attempt=max(flow_run.run_count, 1),
         earlier=await _earlier_results(graph, services),
+        related=await related_resources(services.client, flow_run),
         single=single,
         env_from=env_from,
     )

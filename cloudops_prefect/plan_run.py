@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     import networkx as nx
     from prefect.client.schemas.objects import State
+    from prefect.events.schemas.events import RelatedResource
 
     from cloudops_prefect.recording import TaskRunEnd
     from cloudops_prefect.services import Services
@@ -60,6 +61,7 @@ class PlanRun:
         *,
         attempt: int,
         earlier: Mapping[int, ExecutionResult],
+        related: Sequence[RelatedResource],
         env_from: Sequence[str] = (),
         single: bool = False,
     ) -> None:
@@ -73,6 +75,7 @@ class PlanRun:
         self._services = services
         self._attempt = attempt
         self._earlier = earlier
+        self._related = related
         self._env_from = env_from
         self.is_single = single
         self.executions: dict[int, CommandExecution] = {}
@@ -145,7 +148,7 @@ class PlanRun:
         self.executions[index] = execution
         run = CommandRun(execution, self.flow_run_id, self._id(index))
         with self.control.running(execution):
-            end = await run_command_task(run, self._upstream(index))
+            end = await run_command_task(run, self._upstream(index), self._related)
         assert execution.result is not None  # noqa: S101 (the task has run)
         self._publish(index, execution.result_with_output)
         return execution.result, end
@@ -164,7 +167,7 @@ class PlanRun:
 
     async def _record(self, index: int, state: State[Any]) -> TaskRunEnd:
         return await record_task_run(
-            self._request(index), self._id(index), self._upstream(index), state
+            self._request(index), self._id(index), self._upstream(index), self._related, state
         )
 
     def _publish(self, index: int, load: Callable[[], ExecutionResult]) -> None:

@@ -10,15 +10,13 @@ from __future__ import annotations
 import logging
 import math
 from dataclasses import dataclass, field
-from http.client import REQUEST_ENTITY_TOO_LARGE
 from typing import TYPE_CHECKING, TypeVar
 
 import anyio
 from anyio.lowlevel import checkpoint
-from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import get_current_settings
 
-from cloudops_prefect.delivery import until_delivered
+from cloudops_prefect.delivery import deliver, halves
 from cloudops_prefect.errors import ExecutionIOError
 from cloudops_prefect.output_feed import RECORD_BYTES, in_pieces
 from cloudops_prefect.records import ResultRecord, to_artifact
@@ -186,7 +184,7 @@ class Publisher:
         await batch.send()
 
     async def _send_logs(self, records: list[LogCreate]) -> None:
-        await self._deliver(self._client.create_logs, records, _shorter)
+        await deliver(self._create_logs, records, _shorter)
 
     async def _send_results(self, pending: list[PendingResult], count: int) -> None:
         while count > 0:
@@ -197,35 +195,19 @@ class Publisher:
                 size += len(record.result.stdout) + len(record.result.stderr)
                 if size > RESULTS_BYTES:
                     break
-            await self._deliver(self._create_artifact, records, _smaller)
+            await deliver(self._create_artifact, records, _smaller)
             del pending[: len(records)]
             count -= len(records)
+
+    async def _create_logs(self, records: list[LogCreate]) -> None:
+        await self._client.create_logs(records)
+        self._tick()
 
     async def _create_artifact(self, records: list[ResultRecord]) -> None:
         artifact = to_artifact(records[0].flow_run_id, records)
         document = artifact.model_dump(mode="json", exclude_unset=True)
         # The client's method for it emits an event too, which costs more than the artifact.
         await self._client.request("POST", "/artifacts/", json=document)
-
-    async def _deliver(
-        self,
-        send: Callable[[list[T]], Awaitable[object]],
-        items: list[T],
-        parts_of: Callable[[list[T]], list[list[T]]],
-    ) -> None:
-        """Sends items at once; in parts if the API, or a proxy before it, finds them too large."""
-
-        async def attempt() -> None:
-            try:
-                await send(items)
-            except PrefectHTTPStatusError as error:
-                too_large = error.response.status_code == REQUEST_ENTITY_TOO_LARGE
-                if not too_large or not (parts := parts_of(items)):
-                    raise
-                for part in parts:
-                    await self._deliver(send, part, parts_of)
-
-        await until_delivered(attempt)
         self._tick()
 
 
@@ -263,20 +245,15 @@ async def _read_on(feed: OutputFeed, batch: LogBatch) -> None:
         await checkpoint()
 
 
-def _halves(items: list[T]) -> list[list[T]]:
-    middle = len(items) // 2
-    return [items[:middle], items[middle:]] if middle else []
-
-
 def _shorter(records: list[LogCreate]) -> list[list[LogCreate]]:
     """Returns halves of what is too large; of a single record halves of its lines."""
-    return _halves(records) or _halves(in_pieces(*records))
+    return halves(records) or halves(in_pieces(*records))
 
 
 def _smaller(records: list[ResultRecord]) -> list[list[ResultRecord]]:
     """Returns halves of what is too large; of a single result one with half of the output."""
-    if halves := _halves(records):
-        return halves
+    if parts := halves(records):
+        return parts
     (record,) = records
     result = record.result
     if not result.stdout and not result.stderr:

@@ -1,15 +1,17 @@
 """The states of task runs: told to the API, and the last of each until it has recorded that.
 
-They travel as events, are there some time after the end, and are dropped by Prefect's worker of
-events while the API is away.
+They travel as events, are there some time after the end, and are lost with a server that ends
+before it has recorded them.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from contextlib import suppress
-from contextvars import copy_context
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -21,22 +23,30 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import TERMINAL_STATES
 from prefect.states import Running
-from prefect.utilities.engine import emit_task_run_state_change_event
+
+from cloudops_prefect.state_events import state_event
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from uuid import UUID
 
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import State, TaskRun
-    from prefect.events.schemas.events import Event
+    from prefect.events.schemas.events import RelatedResource
     from prefect.types import DateTime
+
+    from cloudops_prefect.state_events import EventSender
 
 PAGE = 200
 PATIENCE = 60.0
 INTERVAL = 0.1
 FORGET_INTERVAL = 5.0
 TELL_AGAIN_AFTER = 10.0
+BREVITY = 0.1
+"""Seconds in which a task run begins and ends without a word of its beginning.
+
+The server takes longer to record it, and each word costs the server more than a short command.
+"""
 
 logger = logging.getLogger("cloudops_prefect.recording")
 
@@ -61,45 +71,51 @@ class TaskRunRecord:
 
     That engine also has a result store, a context, hooks and parameters to resolve for each task
     run, none of which a prepared command needs; together they take the event loop as long as the
-    command does. To be used inside of the flow.
+    command does.
+
+    Args:
+        task_run: As it is before it begins.
+        related: What `related_resources` has returned for its flow run.
+        sender: Takes its events.
     """
 
-    def __init__(self, task_run: TaskRun) -> None:
+    def __init__(
+        self, task_run: TaskRun, related: Iterable[RelatedResource], sender: EventSender
+    ) -> None:
         self._task_run = task_run
-        self._last_event: Event | None = None
+        self._related = related
+        self._sender = sender
+        self._began: float | None = None
+        self._telling: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
-        """Tells that it runs."""
-        state = Running()
-        self._task_run.start_time = cast("DateTime", state.timestamp)
+        """Tells that it runs, unless it ends within `BREVITY` seconds."""
+        self._task_run.start_time = cast("DateTime", datetime.now(UTC))
         self._task_run.run_count += 1
-        self._enter(state)
+        loop = asyncio.get_running_loop()
+        self._began = loop.time()
+        self._telling = loop.call_later(BREVITY, self._tell_that_it_runs)
 
     def end(self, state: State[Any]) -> TaskRunEnd:
         """Tells how it has ended; unless its end is set already, it is the state's time."""
         task_run = self._task_run
-        last = task_run.state
-        if last is not None and last.is_running():
-            task_run.total_run_time += state.timestamp - last.timestamp
+        if self._telling is not None and self._began is not None:
+            self._telling.cancel()
+            task_run.total_run_time = timedelta(seconds=anyio.current_time() - self._began)
         task_run.end_time = task_run.end_time or cast("DateTime", state.timestamp)
-        self._enter(state)
-        # By the context Prefect finds the flow run that the event belongs to.
-        context = copy_context()
+        event = self._enter(state)
+        return TaskRunEnd(task_run.id, state, partial(self._sender.add, event))
 
-        def tell() -> None:
-            context.run(emit_task_run_state_change_event, task_run, last, state)
+    def _tell_that_it_runs(self) -> None:
+        self._enter(Running(timestamp=self._task_run.start_time))
 
-        return TaskRunEnd(task_run.id, state, tell)
-
-    def _enter(self, state: State[Any]) -> None:
+    def _enter(self, state: State[Any]) -> dict[str, Any]:
         task_run, last = self._task_run, self._task_run.state
-        state.state_details.task_run_id = task_run.id
-        state.state_details.flow_run_id = task_run.flow_run_id
         task_run.state, task_run.state_id = state, state.id
         task_run.state_type, task_run.state_name = state.type, state.name
-        self._last_event = emit_task_run_state_change_event(
-            task_run, last, state, follows=self._last_event
-        )
+        event = state_event(task_run, last, self._related)
+        self._sender.add(event)
+        return event
 
 
 async def until_recorded(client: PrefectClient, ends: dict[UUID, TaskRunEnd]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.control import RunControl
 from cloudops_prefect.line import Line
 from cloudops_prefect.publishing import Publisher
+from cloudops_prefect.state_events import EventSender
 from cloudops_prefect.stranded import watch_stranded
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ class Services:
     config: ExecutionConfig
     client: PrefectClient
     publisher: Publisher
+    events: EventSender
     slots: anyio.CapacityLimiter
     line: Line = field(default_factory=Line)
     busy: anyio.Event = field(default_factory=anyio.Event)
@@ -69,11 +71,13 @@ _current: ContextVar[Services | None] = ContextVar("cloudops_services", default=
 async def open_services(config: ExecutionConfig, client: PrefectClient) -> AsyncGenerator[Services]:
     """Opens the services for the runs that are started inside, and closes them afterwards."""
     ask_again_soon(client)
-    async with anyio.create_task_group() as tasks:
+    events = EventSender(client)
+    async with aclosing(events), anyio.create_task_group() as tasks:
         publisher = Publisher(client)
         slots = anyio.CapacityLimiter(config.max_concurrent_executions)
-        services = Services(config, client, publisher, slots)
+        services = Services(config, client, publisher, events, slots)
         tasks.start_soon(publisher.run)
+        tasks.start_soon(events.run)
         tasks.start_soon(watch_cancellation, services.client, services.controls, services.busy)
         tasks.start_soon(watch_stranded, services.client, services.pools)
         token = _current.set(services)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import TaskRunResult
+from prefect.client.schemas.objects import TaskRun, TaskRunResult
 from prefect.concurrency._asyncio import concurrency
-from prefect.context import FlowRunContext, TaskRunContext
+from prefect.context import FlowRunContext, TagsContext, TaskRunContext
 from prefect.logging.loggers import task_run_logger
 from prefect.states import exception_to_crashed_state
 from prefect.tasks import Task
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from prefect.client.orchestration import PrefectClient
-    from prefect.client.schemas.objects import State, TaskRun
+    from prefect.client.schemas.objects import State
+    from prefect.events.schemas.events import RelatedResource
+    from prefect.types import DateTime
 
     from cloudops_prefect.config import ExecutionConfig
     from cloudops_prefect.recording import TaskRunEnd
@@ -175,17 +178,20 @@ TASKS: dict[str, Any] = {
 }
 
 
-async def run_command_task(run: CommandRun, upstream: Iterable[UUID]) -> TaskRunEnd:
+async def run_command_task(
+    run: CommandRun, upstream: Iterable[UUID], related: Iterable[RelatedResource]
+) -> TaskRunEnd:
     """Runs a prepared command as a Prefect task run of the id that it was given.
 
     Args:
         run: What to run.
         upstream: The task runs that it has waited for.
+        related: What events of its flow run are about besides.
     """
     request = run.execution.request
     async with current_services() as services:
-        task_run = await _task_run(request, run.task_run_id, upstream, services)
-        record = TaskRunRecord(task_run)
+        task_run = _task_run(request, run.task_run_id, upstream, services)
+        record = TaskRunRecord(task_run, related, services.events)
         # Limits of tags hold for all task runs; the public form warns of each tag without one.
         async with concurrency([f"tag:{tag}" for tag in task_run.tags], suppress_warnings=True):
             record.begin()
@@ -200,14 +206,18 @@ async def run_command_task(run: CommandRun, upstream: Iterable[UUID]) -> TaskRun
 
 
 async def record_task_run(
-    request: ExecutionRequest, task_run_id: UUID, upstream: Iterable[UUID], state: State[Any]
+    request: ExecutionRequest,
+    task_run_id: UUID,
+    upstream: Iterable[UUID],
+    related: Iterable[RelatedResource],
+    state: State[Any],
 ) -> TaskRunEnd:
     """Records a task run that ends without having run, so that the UI shows the whole plan."""
     async with current_services() as services:
-        task_run = await _task_run(request, task_run_id, upstream, services)
-    # Without an end the UI's graph would stretch it, and the whole plan, to the present.
-    task_run.end_time = task_run.expected_start_time
-    return TaskRunRecord(task_run).end(state)
+        task_run = _task_run(request, task_run_id, upstream, services)
+        # Without an end the UI's graph would stretch it, and the whole plan, to the present.
+        task_run.end_time = task_run.expected_start_time
+        return TaskRunRecord(task_run, related, services.events).end(state)
 
 
 async def create_task_run(  # noqa: PLR0913, PLR0917 (what makes a task run)
@@ -229,14 +239,22 @@ async def create_task_run(  # noqa: PLR0913, PLR0917 (what makes a task run)
     )
 
 
-async def _task_run(
+def _task_run(
     request: ExecutionRequest, task_run_id: UUID, upstream: Iterable[UUID], services: Services
 ) -> TaskRun:
     """Describes a task run and its edges, which Prefect would search upstream states for."""
     command_task: CommandTask = TASKS[request.command.type]
-    task_run = await command_task.create_local_run(client=services.client, id=task_run_id)
-    task_run.name = shown_name(request, services.config)
-    task_run.task_inputs["wait_for"] = [TaskRunResult(id=upstream_id) for upstream_id in upstream]
-    if (context := FlowRunContext.get()) is not None and context.flow_run is not None:
-        task_run.flow_run_run_count = context.flow_run.run_count
-    return task_run
+    context = FlowRunContext.get()
+    flow_run = None if context is None else context.flow_run
+    return TaskRun(
+        id=task_run_id,
+        name=shown_name(request, services.config),
+        flow_run_id=None if flow_run is None else flow_run.id,
+        flow_run_run_count=0 if flow_run is None else flow_run.run_count,
+        task_key=command_task.task_key,
+        dynamic_key=str(task_run_id),
+        task_version=command_task.version,
+        tags=sorted(TagsContext.get().current_tags),
+        task_inputs={"wait_for": [TaskRunResult(id=upstream_id) for upstream_id in upstream]},
+        expected_start_time=cast("DateTime", datetime.now(UTC)),
+    )

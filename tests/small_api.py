@@ -1,4 +1,4 @@
-"""An API of the tests' own: it takes logs and artifacts, and answers as a test says."""
+"""An API of the tests' own: it takes logs, events and artifacts, and answers as a test says."""
 
 import json
 import threading
@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
+from typing import Any
 
 
 @dataclass
@@ -16,14 +17,16 @@ class SmallApi:
     Attributes:
         answer: Gives the status of the answer to what was posted: where to, and how many bytes.
         logs: The records that it took.
+        events: The events that it took.
         artifacts: The artifacts that it took.
-        batches: How many records it took at a time.
+        batches: The records or events that it took at a time.
         asked: How often something was posted.
     """
 
     url: str = ""
     answer: Callable[[str, int], int] = lambda path, size: 201
     logs: list[dict] = field(default_factory=list)
+    events: list[dict] = field(default_factory=list)
     artifacts: list[dict] = field(default_factory=list)
     batches: list[list[dict]] = field(default_factory=list)
     asked: int = 0
@@ -31,12 +34,16 @@ class SmallApi:
     def take(self, path: str, body: bytes) -> int:
         self.asked += 1
         status = self.answer(path, len(body))
-        if status < 300 and path.endswith("/logs/"):
-            self.batches.append(json.loads(body))
-            self.logs += self.batches[-1]
-        elif status < 300 and path.endswith("/artifacts/"):
-            self.artifacts.append(json.loads(body))
+        if status < 300:
+            self._keep(path.rstrip("/").rpartition("/")[2], json.loads(body))
         return status
+
+    def _keep(self, kind: str, document: Any) -> None:
+        if kind == "artifacts":
+            self.artifacts.append(document)
+        elif kind in {"logs", "events"}:
+            self.batches.append(document)
+            getattr(self, kind).extend(document)
 
     @property
     def text(self) -> str:

@@ -1,14 +1,21 @@
 """The tasks in flows of the user's own, with whatever options these give them."""
 
+import asyncio
+from contextlib import suppress
+from uuid import uuid4
+
 import pytest
-from engines import most_at_once, overlapping, shell
+from engines import most_at_once, overlapping, shell, until
 from prefect import flow, get_client, tags
+from prefect.client.schemas.filters import TaskRunFilter, TaskRunFilterName
+from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_LOCAL_STORAGE_PATH, temporary_settings
 
 from cloudops_prefect import (
     ExecutionPlan,
     ExecutionTimeoutError,
     ParallelStrategy,
+    SerialStrategy,
     compile_plan,
     run_shell,
 )
@@ -61,3 +68,21 @@ async def test_the_limit_of_a_tag_holds_for_the_commands_of_a_plan(storage, tmp_
         await client.delete_concurrency_limit_by_tag("database")
     assert limit is not None
     assert (result.status, most_at_once(record)) == ("completed", 1)
+
+
+async def test_a_task_run_of_a_flow_that_its_caller_cancels_is_told_of_to_its_end(storage):
+    name = f"sleeper {uuid4()}"
+    plan = ExecutionPlan(commands=[shell("sleep 60", name=name)], strategy=SerialStrategy())
+    run = asyncio.create_task(compile_plan(plan)())
+
+    async def is_told(type_: StateType) -> bool:
+        wanted = TaskRunFilter(name=TaskRunFilterName(any_=[name]))
+        told = await client.read_task_runs(task_run_filter=wanted)
+        return [one.state_type for one in told] == [type_]
+
+    async with get_client() as client:
+        await until(lambda: is_told(StateType.RUNNING))
+        run.cancel()
+        with suppress(asyncio.CancelledError):
+            await run
+        await until(lambda: is_told(StateType.CRASHED))
