@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, State, TaskRun
     from prefect.events.schemas.events import RelatedResource
 
-INTERVAL = 0.1
+INTERVAL = 0.2
 """Seconds for which an event waits for others."""
 BATCH_BYTES = 512 * 1024
 PATIENCE = 10.0

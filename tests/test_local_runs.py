@@ -258,6 +258,24 @@ async def test_what_died_before_the_api_heard_of_its_commands_is_told_of_each(
     assert results[2].execution_id == waiting
 
 
+async def test_an_open_engine_knows_what_had_begun_when_a_worker_tells_of_the_death(
+    services, config, api
+):
+    client = services.client
+    plan = ExecutionPlan(commands=[shell("echo one"), shell("echo two")])
+    async with ExecutionEngine(config) as engine:
+        await engine.list_executions(limit=1)
+        flow_run, _ = await local_runs.create_run(services, Work(plan), None)
+        await client.set_flow_run_state(flow_run.id, Running(), force=True)
+        begun, _ = history.commands_of(await history.find(client, flow_run.id), plan)
+        with suppress(ProcessLookupError), sign_of_life(config.log_dir, Sign(flow_run.id, 1, api)):
+            OutputLog.open(config.log_path(begun.id), max_output_bytes=100).close()
+            raise ProcessLookupError
+        await client.set_flow_run_state(flow_run.id, Crashed(message="exited with -9"), force=True)
+        results = (await engine.get_plan_result(flow_run.id)).results
+    assert [one.status for one in results] == [ExecutionStatus.FAILED, ExecutionStatus.CANCELLED]
+
+
 async def test_what_begins_while_it_is_cancelled_has_not_ended_with_that(services, api):
     create_pool(api, POOL)
     await deploy(POOL)
