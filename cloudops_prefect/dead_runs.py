@@ -50,6 +50,14 @@ async def tell_crashes(client: PrefectClient, config: ExecutionConfig) -> None:
             await _mark(client, flow_run, config)
 
 
+async def tell_what_had_begun(
+    client: PrefectClient, config: ExecutionConfig, flow_run: FlowRun
+) -> None:
+    """Marks the commands of a run whose death a worker has told, who knows nothing of them."""
+    if flow_run.state_type is StateType.CRASHED:
+        await tell_crashes(client, config)
+
+
 def _was_left_by_the_dead(flow_run: FlowRun, sign: Sign) -> bool:
     """Whether a run is still at the attempt that a dead process made."""
     if flow_run.run_count == sign.attempt:

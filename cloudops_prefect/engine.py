@@ -10,13 +10,12 @@ from uuid import UUID
 
 import anyio
 from httpx import HTTPStatusError
-from prefect.client.schemas.objects import StateType
 from prefect.states import Cancelling
 from prefect.utilities.urls import url_for
 
 from cloudops_prefect import deployed_runs, history, kept_logs, local_runs
 from cloudops_prefect.config import ExecutionConfig
-from cloudops_prefect.dead_runs import tell_crashes
+from cloudops_prefect.dead_runs import tell_what_had_begun
 from cloudops_prefect.errors import (
     ExecutionNotCompletedError,
     ExecutionNotFoundError,
@@ -319,9 +318,7 @@ def _uuid(execution_id: UUID | str) -> UUID:
 
 async def _find(services: Services, wanted: UUID) -> Execution:
     execution = await history.find(services.client, wanted)
-    if execution.flow_run.state_type is StateType.CRASHED:
-        # A worker may have said so, who does not know which of its commands had begun.
-        await tell_crashes(services.client, services.config)
+    await tell_what_had_begun(services.client, services.config, execution.flow_run)
     deployed_runs.look_after(services, execution.flow_run)
     return execution
 

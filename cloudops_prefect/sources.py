@@ -21,6 +21,7 @@ from prefect.client.schemas.objects import StateType
 
 from cloudops_prefect import history
 from cloudops_prefect.api_logs import PREFIX, LogReader
+from cloudops_prefect.dead_runs import tell_what_had_begun
 from cloudops_prefect.errors import ExecutionIOError
 from cloudops_prefect.events import LineEvent, events_of, line_events
 from cloudops_prefect.lines import LineFramer
@@ -194,6 +195,7 @@ class ToldByApi:
         for record in sorted(records, key=_beginning):
             self._take(record)
         if over:
+            await tell_what_had_begun(client, self._config, flow_run)
             await self._read_rest(client, flow_run)
         elif newest == self._attempt and history.is_begun(flow_run):
             await self._read_running(client)
