@@ -160,7 +160,10 @@ class EventSender:
             await self._send_all()
 
     async def _send_all(self) -> None:
-        while batch := self._batch():
+        # What comes meanwhile is left to the next turn: it would go event by event.
+        wanted = self._added
+        while self._delivered < wanted:
+            batch = self._batch()
             await deliver(self._send, batch)
             del self._queue[: len(batch)]
             self._delivered += len(batch)

@@ -69,6 +69,18 @@ async def test_they_arrive_in_their_order_and_together(sending):
     assert api.batches == [wanted]
 
 
+async def test_what_comes_bit_by_bit_does_not_go_bit_by_bit(sending):
+    api, sender = sending
+    began = anyio.current_time()
+    for number in range(200):
+        sender.add({"number": number})
+        await anyio.sleep(0.002)
+    turns = (anyio.current_time() - began) / state_events.INTERVAL
+    await sender.flush()
+    assert len(api.events) == 200
+    assert len(api.batches) <= turns + 2
+
+
 async def test_a_flush_waits_for_what_is_added_before_it_and_for_nothing_else(sending):
     api, sender = sending
     sender.add({"number": 1})
