@@ -29,7 +29,7 @@ _WORDS = {
     "sec": "s",
 }
 _PART = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([a-zµ]+)\s*")
-_NUMBER = re.compile(r"\s*\d+(?:\.\d+)?\s*")
+_NUMBER = re.compile(r"\s*-?\d+(?:\.\d+)?\s*")
 
 
 def parse_duration(value: object) -> object:
@@ -37,7 +37,7 @@ def parse_duration(value: object) -> object:
 
     Known here: `"2s 500ms"` (units d, h, m or min, s, ms, us, ns), `{"secs": 2, "nanos": 0}` and a
     number of seconds in a string. Pydantic itself reads ISO 8601 and numbers of seconds. What is
-    below a microsecond is rounded.
+    below a microsecond is rounded. A minus sign before a text holds for all of it.
 
     Raises:
         ValueError: A unit is unknown, or a part isn't a number with a unit.
@@ -64,8 +64,14 @@ def _from_parts(parts: dict[object, object]) -> timedelta:
 def _from_text(text: str) -> object:
     if _NUMBER.fullmatch(text):
         return timedelta(seconds=float(text))
-    if not text.strip()[:1].isdigit() or ":" in text:
+    unsigned = text.strip().removeprefix("-")
+    if not unsigned[:1].isdigit() or ":" in text:
         return text
+    total = _sum_of_parts(unsigned)
+    return -total if text.strip().startswith("-") else total
+
+
+def _sum_of_parts(text: str) -> timedelta:
     total, position = timedelta(), 0
     while position < len(text):
         part = _PART.match(text.lower(), position)

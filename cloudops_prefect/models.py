@@ -128,8 +128,11 @@ class ExecutionRequest(FrozenModel):
     )
     metadata: ExecutionMetadata = Field(title="Metadata", default_factory=ExecutionMetadata)
 
-    def validate(self, config: ExecutionConfig) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] (pydantic's is deprecated)
+    def validate(self, config: ExecutionConfig | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] (pydantic's is deprecated)
         """Check everything that can be told without looking at the machine.
+
+        Args:
+            config: Tells the longest timeout; without it any is long enough.
 
         Raises:
             MissingFieldError: A required field is empty.
@@ -139,6 +142,8 @@ class ExecutionRequest(FrozenModel):
         """
         for error in self.shape_errors():
             raise error
+        if config is None:
+            return
         timeout_ms = self.effective_timeout_ms(config)
         if timeout_ms > config.max_timeout_ms:
             raise TimeoutTooLargeError(timeout_ms, config.max_timeout_ms)
@@ -224,8 +229,11 @@ class ExecutionPlan(FrozenModel):
     )
     metadata: ExecutionMetadata = Field(title="Metadata", default_factory=ExecutionMetadata)
 
-    def validate(self, config: ExecutionConfig) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] (pydantic's is deprecated)
+    def validate(self, config: ExecutionConfig | None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] (pydantic's is deprecated)
         """Check every command and then the graph that they make.
+
+        Args:
+            config: As for `ExecutionRequest.validate`.
 
         Raises:
             InvalidPlanError: There are no commands, an index doesn't exist, a command waits for
