@@ -17,7 +17,7 @@ from cloudops_prefect.artifacts import PlanProgress, results_table
 from cloudops_prefect.control import sigterm
 from cloudops_prefect.crashes import shows_that_it_lives
 from cloudops_prefect.delivery import until_delivered
-from cloudops_prefect.graph import plan_graph, single_graph
+from cloudops_prefect.graph import Wiring
 from cloudops_prefect.models import PlanExecutionResult
 from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, plan_run_name
 from cloudops_prefect.plan_run import PlanRun
@@ -31,7 +31,6 @@ from cloudops_prefect.unrecorded import completed_without_record
 if TYPE_CHECKING:
     from collections.abc import Generator, Sequence
 
-    import networkx as nx
     from prefect.client.schemas.objects import FlowRun, State
 
     from cloudops_prefect.config import ExecutionConfig
@@ -60,10 +59,10 @@ def compile_plan(plan: ExecutionPlan, config: ExecutionConfig | None = None) -> 
     Raises:
         ValidationError: if the plan is refused.
     """
-    graph = plan_graph(plan)
+    wiring = Wiring.of_plan(plan)
 
     async def run() -> Any:
-        return await run_plan_here(plan, graph, config)
+        return await run_plan_here(plan, wiring, config)
 
     return Flow(
         run,
@@ -85,14 +84,14 @@ def compile_command(
 
 
 async def run_plan_here(
-    plan: ExecutionPlan, graph: nx.DiGraph[int], config: ExecutionConfig | None = None
+    plan: ExecutionPlan, wiring: Wiring, config: ExecutionConfig | None = None
 ) -> State[Any]:
     """Runs a plan in the flow run that calls this; returns the state in which that is to end."""
     async with current_services(config) as services:
         plan.validate(services.config)
         started = datetime.now(UTC)
-        run = await _prepare(graph, services, env_from=plan.env_from)
-        progress = PlanProgress(services.client, run.flow_run_id, run.results, len(graph))
+        run = await _prepare(wiring, services, env_from=plan.env_from)
+        progress = PlanProgress(services.client, run.flow_run_id, run.results, len(plan.commands))
         with _under_control(run.control, services):
             async with progress.followed():
                 await run.run()
@@ -119,7 +118,7 @@ async def run_command_here(
     """Runs one command in the flow run that calls this; returns as `run_plan_here`."""
     async with current_services(config) as services:
         request.validate(services.config)
-        run = await _prepare(single_graph(request), services, single=True)
+        run = await _prepare(Wiring.of_request(request), services, single=True)
         with _under_control(run.control, services):
             await run.run()
             async with anyio.create_task_group() as tasks:
@@ -145,7 +144,7 @@ def _under_control(control: RunControl, services: Services) -> Generator[None]:
 
 
 async def _prepare(
-    graph: nx.DiGraph[int],
+    wiring: Wiring,
     services: Services,
     *,
     single: bool = False,
@@ -153,26 +152,23 @@ async def _prepare(
 ) -> PlanRun:
     flow_run = current_flow_run()
     return PlanRun(
-        graph,
+        wiring,
         flow_run.id,
         services,
         attempt=max(flow_run.run_count, 1),
-        earlier=await _earlier_results(graph, services),
+        earlier=await _earlier_results(wiring, services),
         related=await related_resources(services.client, flow_run),
         single=single,
         env_from=env_from,
     )
 
 
-async def _earlier_results(
-    graph: nx.DiGraph[int], services: Services
-) -> dict[int, ExecutionResult]:
+async def _earlier_results(wiring: Wiring, services: Services) -> dict[int, ExecutionResult]:
     flow_run = current_flow_run()
     if flow_run.run_count <= 1:
         return {}
-    requests = [graph.nodes[index]["request"] for index in range(len(graph))]
     results = await read_results(services.client, flow_run.id)
-    completed = await completed_without_record(services.client, flow_run, requests, results)
+    completed = await completed_without_record(services.client, flow_run, wiring.requests, results)
     return results | completed
 
 

@@ -23,7 +23,7 @@ from cloudops_prefect.errors import (
 )
 from cloudops_prefect.events import EventHandler, FanOutHandler
 from cloudops_prefect.execution import check_paths
-from cloudops_prefect.graph import plan_graph
+from cloudops_prefect.graph import Wiring
 from cloudops_prefect.runtime import Runtime
 from cloudops_prefect.sources import Ids, RunsHere, ToldByApi
 from cloudops_prefect.streaming import command_events, plan_events
@@ -119,9 +119,10 @@ class ExecutionEngine:
     ) -> UUID:
         """Starts a plan and returns at once with its execution's id; arguments as `execute`."""
         plan.validate(self.config)
-        graph = plan_graph(plan)
-        for index, waits_for in graph.in_degree() if self._deployments is None else ():
-            check_paths(plan.commands[index], later=waits_for > 0)
+        wiring = Wiring.of_plan(plan)
+        if self._deployments is None:
+            for request, waits_for in zip(plan.commands, wiring.predecessors, strict=True):
+                check_paths(request, later=bool(waits_for))
         return await self._start(Work(plan), idempotency_key)
 
     async def get_status(self, execution_id: UUID | str) -> ExecutionStatus:

@@ -23,7 +23,7 @@ from cloudops_prefect.compilation import (
 from cloudops_prefect.control import sigterm
 from cloudops_prefect.delivery import until_delivered
 from cloudops_prefect.errors import ValidationError
-from cloudops_prefect.graph import plan_graph
+from cloudops_prefect.graph import Wiring
 from cloudops_prefect.models import ExecutionPlan, ExecutionRequest
 from cloudops_prefect.naming import (
     RUN_COMMAND,
@@ -64,7 +64,7 @@ async def run_plan(plan: ExecutionPlan) -> Any:
                 name = plan_run_name(plan, services.config)
                 await _present(services, name, tags_of(plan.id, plan.metadata))
                 await _heed_earlier_cancellation(services)
-                return await run_plan_here(plan, plan_graph(plan))
+                return await run_plan_here(plan, Wiring.of_plan(plan))
         except ValidationError as error:
             message = shown_text(str(error), plan.commands, services.config)
             return Failed(message=message, data=error)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
 from cloudops_prefect.errors import InvalidPlanError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     import networkx as nx
 
@@ -17,35 +18,70 @@ if TYPE_CHECKING:
 _SHOWN_OF_CYCLE = 20
 
 
+@dataclass(frozen=True, slots=True)
+class Wiring:
+    """Which command waits for which, as running them takes it: networkx is slow to import.
+
+    Attributes:
+        requests: The commands.
+        predecessors: What each of them waits for, by index.
+        successors: What waits for each of them.
+        stop_on_failure: Whether what waits for a failed command is left out.
+        max_concurrency: How many may run at once; None: no bound.
+    """
+
+    requests: Sequence[ExecutionRequest]
+    predecessors: Sequence[Sequence[int]]
+    successors: Sequence[Sequence[int]]
+    stop_on_failure: bool = False
+    max_concurrency: int | None = None
+
+    @classmethod
+    def of_plan(cls, plan: ExecutionPlan) -> Wiring:
+        """Return the wiring of a plan, checked.
+
+        Raises:
+            InvalidPlanError: As `check_graph`.
+        """
+        check_graph(plan)
+        predecessors: list[list[int]] = [[] for _ in plan.commands]
+        successors: list[list[int]] = [[] for _ in plan.commands]
+        for before, after in _edges(plan):
+            predecessors[after].append(before)
+            successors[before].append(after)
+        strategy = plan.strategy
+        return cls(
+            plan.commands,
+            predecessors,
+            successors,
+            stop_on_failure=strategy.type == "dependency_graph"
+            or (strategy.type == "serial" and strategy.stop_on_error),
+            max_concurrency=strategy.max_concurrency if strategy.type == "parallel" else None,
+        )
+
+    @classmethod
+    def of_request(cls, request: ExecutionRequest) -> Wiring:
+        """Return the wiring of a request that is no plan's."""
+        return cls([request], [[]], [[]])
+
+
 def plan_graph(plan: ExecutionPlan) -> nx.DiGraph[int]:
     """Return the plan as a graph, checked: node i is command i, an edge a -> b lets b wait for a.
 
-    Node i has the attribute `request`. The graph has the attributes `stop_on_failure` (whether what
-    waits for a failed command is left out) and `max_concurrency` (absent: no bound).
+    Node i has the attribute `request`. The graph has the attributes `stop_on_failure` and
+    `max_concurrency`, as `Wiring` has them.
 
     Raises:
         InvalidPlanError: As `check_graph`.
     """
     import networkx as nx
 
-    check_graph(plan)
-    strategy = plan.strategy
+    wiring = Wiring.of_plan(plan)
     graph: nx.DiGraph[int] = nx.DiGraph(
-        stop_on_failure=strategy.type == "dependency_graph"
-        or (strategy.type == "serial" and strategy.stop_on_error),
-        max_concurrency=strategy.max_concurrency if strategy.type == "parallel" else None,
+        stop_on_failure=wiring.stop_on_failure, max_concurrency=wiring.max_concurrency
     )
     graph.add_nodes_from((i, {"request": request}) for i, request in enumerate(plan.commands))
     graph.add_edges_from(_edges(plan))
-    return graph
-
-
-def single_graph(request: ExecutionRequest) -> nx.DiGraph[int]:
-    """Return the graph of a request that is no plan's, as `plan_graph` does."""
-    import networkx as nx
-
-    graph: nx.DiGraph[int] = nx.DiGraph(stop_on_failure=False)
-    graph.add_node(0, request=request)
     return graph
 
 

@@ -107,7 +107,7 @@ async def find(client: PrefectClient, wanted: UUID) -> Execution:
     try:
         task_run = await client.read_task_run(wanted)
     except ObjectNotFound:
-        return await _find_by_own_id(client, wanted)
+        return await find_newest(client, wanted)
     if task_run.flow_run_id is None:
         raise ExecutionNotFoundError(wanted)
     execution = Execution(wanted, await read_run(client, task_run.flow_run_id))
@@ -146,24 +146,38 @@ def is_begun(flow_run: FlowRun) -> bool:
     return flow_run.state_type not in {StateType.SCHEDULED, StateType.PENDING}
 
 
-async def _find_by_own_id(client: PrefectClient, own_id: UUID) -> Execution:
+async def find_newest(client: PrefectClient, own_id: UUID) -> Execution:
+    """Finds the newest execution of a request or plan.
+
+    Raises:
+        ExecutionNotFoundError: if the API knows none.
+    """
     runs = await client.read_flow_runs(
         flow_run_filter=FlowRunFilter(tags=FlowRunFilterTags(all_=[id_tag(own_id)])),
         sort=FlowRunSort.EXPECTED_START_TIME_DESC,
         limit=1,
     )
-    if runs:
+    if not runs:
+        found = await _find_in_plans(client, own_id)
+    elif "plan" in runs[0].parameters:
         return Execution(runs[0].id, await with_stored_plan(client, runs[0]))
-    return await _find_in_plans(client, own_id)
+    else:
+        since = runs[0].expected_start_time
+        found = await _find_in_plans(client, own_id, since) or Execution(runs[0].id, runs[0])
+    if found is None:
+        raise ExecutionNotFoundError(own_id)
+    return found
 
 
-async def _find_in_plans(client: PrefectClient, wanted: UUID) -> Execution:
+async def _find_in_plans(
+    client: PrefectClient, wanted: UUID, since: datetime | None = None
+) -> Execution | None:
     """Looks through the plans, the newest first: Prefect has no index of what is in a plan."""
     offset = 0
     while True:
         runs = await client.read_flow_runs(
             flow_filter=FlowFilter(name=FlowFilterName(any_=[RUN_PLAN])),
-            flow_run_filter=FlowRunFilter(expected_start_time=due()),
+            flow_run_filter=FlowRunFilter(expected_start_time=due(since)),
             sort=FlowRunSort.EXPECTED_START_TIME_DESC,
             limit=PAGE,
             offset=offset,
@@ -172,7 +186,7 @@ async def _find_in_plans(client: PrefectClient, wanted: UUID) -> Execution:
             if (found := await _command_in(client, run, wanted)) is not None:
                 return found
         if len(runs) < PAGE:
-            raise ExecutionNotFoundError(wanted)
+            return None
         offset += PAGE
 
 

@@ -19,10 +19,10 @@ from cloudops_prefect.tasks import CommandRun, record_task_run, run_command_task
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    import networkx as nx
     from prefect.client.schemas.objects import State
     from prefect.events.schemas.events import RelatedResource
 
+    from cloudops_prefect.graph import Wiring
     from cloudops_prefect.recording import TaskRunEnd
     from cloudops_prefect.services import Services
 
@@ -55,7 +55,7 @@ class PlanRun:
 
     def __init__(  # noqa: PLR0913
         self,
-        graph: nx.DiGraph[int],
+        wiring: Wiring,
         flow_run_id: UUID,
         services: Services,
         *,
@@ -71,7 +71,7 @@ class PlanRun:
         self.results: dict[int, ExecutionResult] = {}
         self.ends: dict[int, TaskRunEnd] = {}
         self.final_state: State[Any] | None = None
-        self._graph = graph
+        self._wiring = wiring
         self._services = services
         self._attempt = attempt
         self._earlier = earlier
@@ -79,20 +79,20 @@ class PlanRun:
         self._env_from = env_from
         self.is_single = single
         self.executions: dict[int, CommandExecution] = {}
-        self._waiting_for: dict[int, int] = dict(graph.in_degree())
-        limit = graph.graph.get("max_concurrency")
-        self._own_slots = anyio.CapacityLimiter(limit or len(graph))
+        self._waiting_for = [len(before) for before in wiring.predecessors]
+        limit = wiring.max_concurrency
+        self._own_slots = anyio.CapacityLimiter(limit or len(wiring.requests))
 
     async def run(self) -> dict[int, ExecutionResult]:
         """Runs everything, and returns how each command ended."""
         async with anyio.create_task_group() as tasks:
-            for index in [index for index, count in self._waiting_for.items() if count == 0]:
+            for index in [index for index, count in enumerate(self._waiting_for) if count == 0]:
                 tasks.start_soon(self._run_node, tasks, index)
         return self.results
 
     async def _run_node(self, tasks: anyio.abc.TaskGroup, index: int) -> None:
         self.results[index], self.ends[index] = await self._settle(index)
-        for successor in self._graph.successors(index):
+        for successor in self._wiring.successors[index]:
             self._waiting_for[successor] -= 1
             if self._waiting_for[successor] == 0:
                 tasks.start_soon(self._run_node, tasks, successor)
@@ -116,9 +116,9 @@ class PlanRun:
             return COMMAND_CANCELLED if self.is_single else PLAN_CANCELLED
         if self.control.has_cancelled(self._execution_id(index)):
             return COMMAND_CANCELLED
-        if not self._graph.graph["stop_on_failure"]:
+        if not self._wiring.stop_on_failure:
             return None
-        for upstream in self._graph.predecessors(index):
+        for upstream in self._wiring.predecessors[index]:
             result = self.results[upstream]
             if result.status is ExecutionStatus.COMPLETED:
                 continue
@@ -155,7 +155,7 @@ class PlanRun:
 
     def in_order(self, *, with_output: bool = False) -> list[ExecutionResult]:
         """Returns the results in the plan's order, on demand with what the commands printed."""
-        indices = range(len(self._graph))
+        indices = range(len(self._wiring.requests))
         if not with_output:
             return [self.results[index] for index in indices]
         return [
@@ -175,10 +175,10 @@ class PlanRun:
         self._services.publisher.add_result(pending)
 
     def _upstream(self, index: int) -> list[UUID]:
-        return [self._id(other) for other in self._graph.predecessors(index)]
+        return [self._id(other) for other in self._wiring.predecessors[index]]
 
     def _request(self, index: int) -> ExecutionRequest:
-        return self._graph.nodes[index]["request"]
+        return self._wiring.requests[index]
 
     def _execution_id(self, index: int) -> UUID:
         return self.flow_run_id if self.is_single else self._id(index)

@@ -6,21 +6,23 @@ import os
 import stat
 import time
 from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
+from cloudops_prefect import liveness
 from cloudops_prefect.errors import ExecutionIOError
+from cloudops_prefect.journal import INDEX_SUFFIX
 from cloudops_prefect.logfiles import try_lock
 
 if TYPE_CHECKING:
     from collections.abc import Container, Generator, Iterator
     from datetime import timedelta
-    from pathlib import Path
 
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_LOG_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-_UUID_LENGTH = 36
+_FILE_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_SUFFIXES = frozenset({".log", INDEX_SUFFIX, liveness.SUFFIX})
 
 
 class Pruned(NamedTuple):
@@ -66,7 +68,7 @@ def prune(log_dir: Path, older_than: timedelta, *, only: Container[UUID] | None 
         for execution_id, names in _old_files(directory, before_ns):
             if only is not None and execution_id not in only:
                 continue
-            removed = _remove_unless_open(directory, execution_id, names, before_ns)
+            removed = _remove_unless_held(directory, names, before_ns)
             if removed is not None:
                 pruned.append(execution_id)
                 size += removed
@@ -103,13 +105,21 @@ def _old_files(directory: int, before_ns: int) -> Iterator[tuple[UUID, list[str]
 def _files_by_execution(directory: int) -> dict[UUID, list[str]]:
     found: dict[UUID, list[str]] = defaultdict(list)
     for name in sorted(os.listdir(directory)):
-        stem, dot, _ = name.partition(".")
-        if dot and len(stem) == _UUID_LENGTH:
-            try:
-                found[UUID(stem)].append(name)
-            except ValueError:
-                continue
+        if (execution_id := _whose(Path(name))) is not None:
+            found[execution_id].append(name)
     return found
+
+
+def _whose(path: Path) -> UUID | None:
+    """Return the execution whose file it is, None for a file that isn't ours."""
+    if path.suffix not in _SUFFIXES:
+        return None
+    try:
+        execution_id = UUID(path.stem)
+    except ValueError:
+        return None
+    # Ours are written in one way only, of all that a UUID can be read from.
+    return execution_id if str(execution_id) == path.stem else None
 
 
 def _is_older(directory: int, names: list[str], before_ns: int) -> bool:
@@ -124,27 +134,28 @@ def _is_older(directory: int, names: list[str], before_ns: int) -> bool:
     return True
 
 
-def _remove_unless_open(
-    directory: int, execution_id: UUID, names: list[str], before_ns: int
-) -> int | None:
-    """Return how many bytes were removed, None if nothing was as somebody writes the log."""
-    log = _open_log(directory, execution_id)
-    try:
-        # Looked at again with the lock held, because the execution may just have been started anew.
-        if log is not None and not (try_lock(log) and _is_older(directory, names, before_ns)):
+def _remove_unless_held(directory: int, names: list[str], before_ns: int) -> int | None:
+    """Return how many bytes were removed, None if nothing was as somebody holds one of the files.
+
+    A log is held by who writes it, a sign of life by the process that it tells of.
+    """
+    with ExitStack() as files:
+        try:
+            held = [not try_lock(_opened_file(files, directory, name)) for name in names]
+        except FileNotFoundError:
+            # Somebody else removes them.
+            return None
+        # Looked at again with the locks, because the execution may just have been started anew.
+        if any(held) or not _is_older(directory, names, before_ns):
             return None
         size = 0
         for name in names:
             size += os.stat(name, dir_fd=directory, follow_symlinks=False).st_size
             os.unlink(name, dir_fd=directory)
         return size
-    finally:
-        if log is not None:
-            os.close(log)
 
 
-def _open_log(directory: int, execution_id: UUID) -> int | None:
-    try:
-        return os.open(f"{execution_id}.log", _LOG_FLAGS, dir_fd=directory)
-    except FileNotFoundError:
-        return None
+def _opened_file(files: ExitStack, directory: int, name: str) -> int:
+    fd = os.open(name, _FILE_FLAGS, dir_fd=directory)
+    files.callback(os.close, fd)
+    return fd

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
-from cloudops_prefect.graph import plan_graph
+from cloudops_prefect.graph import Wiring
 from cloudops_prefect.models import (
     CancelledEvent,
     CompletedEvent,
@@ -114,14 +114,14 @@ async def plan_events(  # noqa: C901 (one stream out of many)
             current_command=current,
         )
 
-    graph = plan_graph(plan)
+    wiring = Wiring.of_plan(plan)
     ends: dict[int, anyio.Event] = {}
     # Without a buffer: each command that is followed has one group of lines in memory.
     send, receive = anyio.create_memory_object_stream["Iterable[ExecutionEvent]"]()
 
     async def follow(index: int, command_id: UUID) -> None:
         # What has completed in an earlier attempt is not followed.
-        for earlier in ends.keys() & graph.predecessors(index):
+        for earlier in ends.keys() & wiring.predecessors[index]:
             await ends[earlier].wait()
         request = plan.commands[index]
         ids = Ids(command_id, request.id)

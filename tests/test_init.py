@@ -66,6 +66,20 @@ def test_models_errors_and_configuration_dont_import_prefect():
     assert (done.stdout, done.stderr) == ("[]\n", "")
 
 
+def test_what_runs_a_plan_in_a_terminal_does_not_import_networkx():
+    done = run(
+        "import sys\n"
+        "from cloudops_prefect import ExecutionPlan, ExecutionRequest, ShellCommand, compile_plan\n"
+        "from cloudops_prefect.cli import live_state, running\n"
+        "command = ExecutionRequest(command=ShellCommand(command='true'))\n"
+        "plan = ExecutionPlan(commands=[command])\n"
+        "compile_plan(plan)\n"
+        "live_state.RunState(plan, ['it'])\n"
+        "print('networkx' in sys.modules)"
+    )
+    assert (done.stdout, done.stderr) == ("False\n", "")
+
+
 def test_windows_is_refused_with_a_clear_error():
     done = run("import sys; sys.platform = 'win32'; import cloudops_prefect")
     assert done.returncode == 1

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from cloudops_prefect.cli.positions import Positions
-from cloudops_prefect.graph import plan_graph
+from cloudops_prefect.graph import Wiring, plan_graph
 from cloudops_prefect.models import (
     CancelledEvent,
     CompletedEvent,
@@ -52,7 +52,8 @@ class RunState:
         self.commands = [CommandState(name) for name in names]
         self.waits_for = ""
         self._positions = Positions(plan)
-        self._graph = plan_graph(plan)
+        self._plan = plan
+        self._stops_on_failure = Wiring.of_plan(plan).stop_on_failure
 
     def take(self, event: "ExecutionEvent") -> None:
         """Learns from an event."""
@@ -122,14 +123,14 @@ class RunState:
         command = self.commands[index]
         command.status = status
         command.ended_at = ended_at or (command.started_at and datetime.now(UTC))
-        if status is not ExecutionStatus.COMPLETED and self._graph.graph["stop_on_failure"]:
+        if status is not ExecutionStatus.COMPLETED and self._stops_on_failure:
             self._leave_out(index)
 
     def _leave_out(self, failed: int) -> None:
         """Marks what will not run any more: nothing tells of it before the plan's end."""
         import networkx as nx
 
-        left_out = nx.descendants(self._graph, failed)  # pyright: ignore[reportUnknownMemberType]
+        left_out = nx.descendants(plan_graph(self._plan), failed)  # pyright: ignore[reportUnknownMemberType]
         for index in left_out:
             if self.commands[index].status is _PENDING:
                 self.commands[index].status = ExecutionStatus.CANCELLED

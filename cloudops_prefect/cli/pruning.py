@@ -62,11 +62,22 @@ async def _statuses(execution_ids: Sequence[UUID]) -> dict[UUID, ExecutionStatus
 async def _known_statuses(
     client: "PrefectClient", asked: list[UUID]
 ) -> dict[UUID, ExecutionStatus]:
-    """Asks for executions of commands alone, and for those of commands of plans."""
-    flow_runs = await client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=asked)), limit=_ASKED_AT_ONCE
-    )
+    """Asks for executions of commands alone, and for those of commands of plans.
+
+    A command of a plan that still runs counts as running: it is a part of that.
+    """
     task_runs = await client.read_task_runs(
         task_run_filter=TaskRunFilter(id=TaskRunFilterId(any_=asked)), limit=_ASKED_AT_ONCE
     )
-    return {run.id: status_of(run.state) for run in (*flow_runs, *task_runs)}
+    plans = {run.flow_run_id for run in task_runs if run.flow_run_id is not None}
+    statuses: dict[UUID, ExecutionStatus] = {}
+    for wanted in (asked, [*plans]):
+        flow_runs = await client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=wanted)), limit=_ASKED_AT_ONCE
+        )
+        statuses |= {run.id: status_of(run.state) for run in flow_runs}
+    for run in task_runs:
+        plan = statuses.get(run.flow_run_id) if run.flow_run_id else None
+        is_over = plan is None or plan.is_final
+        statuses[run.id] = status_of(run.state) if is_over else plan
+    return statuses
