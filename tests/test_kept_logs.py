@@ -13,7 +13,7 @@ from prefect.client.schemas.filters import (
     LogFilter,
     LogFilterFlowRunId,
 )
-from prefect.states import Running
+from prefect.states import Completed, Running
 
 from cloudops_prefect import ExecutionConfig, ExecutionEngine, ExecutionStatus, sources, unrecorded
 from cloudops_prefect.cli.app import run_tokens
@@ -130,11 +130,15 @@ async def test_logs_of_what_the_api_calls_running_are_not_pruned(api, config, mo
     monkeypatch.setenv("CLOUDOPS_LOG_DIR", str(config.log_dir))
     async with get_client() as client:
         flow_run = await client.create_flow_run(run_command, state=Running())
-    running, unknown = (config.log_path(one) for one in (flow_run.id, uuid4()))
-    for path in (running, unknown):
+        plan_run = await client.create_flow_run(run_plan, state=Running())
+        ended = await client.create_task_run(run_shell, plan_run.id, "0", state=Completed())
+    running, command, unknown = map(config.log_path, (flow_run.id, ended.id, uuid4()))
+    for path in (running, command, unknown):
         OutputLog.open(path, max_output_bytes=1000).close()
         for file in (path, path.with_suffix(".idx")):
             os.utime(file, (0, 0))
     assert await prune_logs(timedelta(days=30), keep_failed=False, json=True) == 0
-    assert (running.exists(), unknown.exists()) == (True, False)
+    assert running.exists()
+    assert command.exists(), "it is a part of a plan that runs"
+    assert not unknown.exists()
     assert str(flow_run.id) in capsys.readouterr().out

@@ -6,6 +6,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from cloudops_prefect.errors import ExecutionIOError
+from cloudops_prefect.liveness import Sign, sign_of_life
 from cloudops_prefect.output import OutputLog
 from cloudops_prefect.retention import Pruned, old_executions, prune
 
@@ -40,9 +41,16 @@ def old_log(log_dir):
 def test_old_logs_go_and_everything_else_stays(log_dir, old_log):
     young = log_dir / f"{uuid4()}.log"
     opened(young).close()
-    other = log_dir / f"{old_log.stem}.result.json"
-    foreign = [log_dir / "notes.log", log_dir / f"{old_log.stem}", log_dir / f"{'z' * 36}.log"]
-    for path in (other, *foreign):
+    names = [
+        "notes.log",
+        "z" * 36 + ".log",
+        old_log.stem,
+        f"{old_log.stem}.tar.gz",
+        f"{uuid4()}.json",
+    ]
+    names += [f"{uuid4()}".upper() + ".log", f"{uuid4()}.old.log"]
+    foreign = [log_dir / name for name in names]
+    for path in foreign:
         path.write_text("")
         make_old(path)
     assert old_executions(log_dir, MONTH) == [UUID(old_log.stem)]
@@ -61,7 +69,7 @@ def test_only_what_was_asked_for_goes(log_dir, old_log):
 
 
 def test_the_newest_of_the_files_counts(log_dir, old_log):
-    other = old_log.with_suffix(".result.json")
+    other = old_log.with_suffix(".alive")
     other.write_text("")
     assert prune(log_dir, MONTH) == NOTHING
     make_old(other, days=29)
@@ -75,6 +83,16 @@ def test_the_log_of_a_command_that_printed_nothing_for_a_month_stays(log_dir, ol
         log.write("stdout", b"still here")
     make_old(old_log, old_log.with_suffix(".idx"))
     assert prune(log_dir, MONTH).executions == [UUID(old_log.stem)]
+
+
+def test_the_sign_of_life_of_a_run_that_goes_on_stays(log_dir, old_log):
+    sign = Sign(UUID(old_log.stem), 1, "http://an.api/of-another-home")
+    with sign_of_life(log_dir, sign):
+        make_old(old_log.with_suffix(".alive"))
+        assert prune(log_dir, MONTH) == NOTHING
+        old_log.unlink()
+        assert prune(log_dir, MONTH) == NOTHING
+        assert old_log.with_suffix(".alive").exists()
 
 
 def test_a_log_that_is_started_anew_while_its_age_is_looked_at_stays(log_dir, old_log):
