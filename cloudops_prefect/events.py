@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import os
@@ -155,6 +156,11 @@ class FanOutHandler:
             for receiver in self._receivers:
                 try:
                     await receiver.on_event(event)
+                except asyncio.CancelledError:
+                    # Also what a handler raises that has awaited a cancelled task of its own.
+                    if (task := asyncio.current_task()) is None or task.cancelling():
+                        raise
+                    receiver.failed(event)
                 except Exception:  # noqa: BLE001 (whatever a handler raises, the run goes on)
                     receiver.failed(event)
 

@@ -1,3 +1,4 @@
+import asyncio
 import io
 import json
 import logging
@@ -228,6 +229,20 @@ async def test_delivery_goes_on_after_a_handler_raised(source, caplog):
     await deliver(each([events]), FanOutHandler([handler]))
     assert handler.events == events
     assert len(caplog.records) == 1, "a million failures are one error in the log"
+
+
+async def test_a_handler_whose_own_task_was_cancelled_keeps_nothing_from_the_others(source, caplog):
+    class Cancels:
+        async def on_event(self, event):
+            task = asyncio.ensure_future(anyio.sleep_forever())
+            task.cancel()
+            await task
+
+    other = Recorder()
+    events = [source.started(), source.stdout("one"), source.completed()]
+    await deliver(each([events]), FanOutHandler([Cancels(), other]))
+    assert other.events == events
+    assert "Cancels failed on a 'started' event" in caplog.text
 
 
 async def test_delivery_can_be_cancelled_while_a_handler_is_busy(source):
