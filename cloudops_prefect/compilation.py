@@ -101,14 +101,15 @@ async def run_plan_here(
                 tasks.start_soon(until_delivered, partial(services.client.create_artifact, table))
                 tasks.start_soon(services.publisher.flush, run.flow_run_id)
                 tasks.start_soon(services.events.flush)
+        awaited = _is_awaited(current_flow_run())
         result = PlanExecutionResult.of(
             plan,
             run.flow_run_id,
-            run.in_order(with_output=_is_awaited(current_flow_run())),
+            run.in_order(with_output=awaited),
             total_duration=datetime.now(UTC) - started,
             cancelled=run.control.cancelled,
         )
-        run.final_state = plan_state_of(result)
+        run.final_state = plan_state_of(result, awaited=awaited)
     return run.final_state
 
 

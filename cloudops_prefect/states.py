@@ -57,9 +57,15 @@ def command_state_of(result: ExecutionResult, timeout_ms: int) -> State[Any]:
     return _final_state(result.status, result.error, error_of(result, timeout_ms) or result)
 
 
-def plan_state_of(result: PlanExecutionResult) -> State[Any]:
-    """Returns the final state of a plan's flow run; its message says how its commands ended."""
-    data: object = result
+def plan_state_of(result: PlanExecutionResult, *, awaited: bool = True) -> State[Any]:
+    """Returns the final state of a plan's flow run; its message says how its commands ended.
+
+    Args:
+        result: How the plan ended.
+        awaited: Whether somebody takes what the flow returns. Prefect searches that for states, of
+            a large plan for a second.
+    """
+    data: object = result if awaited else None
     if result.status is ExecutionStatus.CANCELLED:
         data = ExecutionCancelledError(result=result)
     elif result.status is not ExecutionStatus.COMPLETED:
