@@ -78,6 +78,5 @@ async def _known_statuses(
         statuses |= {run.id: status_of(run.state) for run in flow_runs}
     for run in task_runs:
         plan = statuses.get(run.flow_run_id) if run.flow_run_id else None
-        is_over = plan is None or plan.is_final
-        statuses[run.id] = status_of(run.state) if is_over else plan
+        statuses[run.id] = plan if plan and not plan.is_final else status_of(run.state)
     return statuses
