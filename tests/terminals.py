@@ -54,6 +54,10 @@ class Terminal:
             pass
         return self.process.returncode
 
+    def type(self, text: str) -> None:
+        """Types a text, as it is."""
+        os.write(self._fd, text.encode())
+
     def interrupt(self) -> None:
         """Ctrl-C, as the terminal sends it."""
         os.killpg(self.process.pid, signal.SIGINT)

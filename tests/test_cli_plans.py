@@ -1,7 +1,6 @@
-"""Plans as files: a first one written, mistakes listed, shells that complete."""
+"""Plans as files: a first one written, mistakes listed."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -20,12 +19,6 @@ commands:
     needs: fist
 """
 DEPLOY = ["deploy", "--name", "nightly", "--work-pool", "pool"]
-COMPLETE = """
-COMP_WORDS=(cloudops tim)
-COMP_CWORD=1
-$(complete -p cloudops | grep -o "_[a-z_]*")
-echo "${COMPREPLY[@]}"
-"""
 
 
 def test_init_writes_a_plan_that_is_valid_and_overwrites_none(tmp_path, capsys, monkeypatch):
@@ -126,13 +119,3 @@ def test_a_file_that_cannot_be_read_is_refused_in_json_too(tmp_path, capsys):
     told = json.loads(capsys.readouterr().out)
     assert (told["valid"], told["mistakes"]) == (False, [])
     assert "absent.yaml" in told["error"]
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_shells_are_told_how_to_complete(shell, capsys):
-    assert run_tokens(["completion", shell]) == 0
-    script = capsys.readouterr().out
-    assert all(word in script for word in ("timeline", "dry-run", "work-pool", "rrule"))
-    if shell == "bash":
-        done = subprocess.run(["bash"], input=f"{script}{COMPLETE}", capture_output=True, text=True)
-        assert done.stdout.split() == ["timeline"], done.stderr

@@ -76,12 +76,19 @@ def schema(
 
 @app.command
 def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
-    """Print what makes your shell complete; for bash: eval "$(cloudops completion bash)".
+    """Print what makes your shell complete: eval "$(cloudops completion bash)".
 
-    That line goes to ~/.bashrc. For zsh write it to a file `_cloudops` in a directory of $fpath,
-    for fish to ~/.config/fish/completions/cloudops.fish.
+    That line goes to ~/.bashrc; with `zsh` in place of `bash` to ~/.zshrc, below `compinit`. For
+    fish write it to ~/.config/fish/completions/cloudops.fish.
+
+    Parameters
+    ----------
+    shell
+        Which shell.
     """
-    printing.line(app.generate_completion(prog_name="cloudops", shell=shell))
+    from cloudops_prefect.cli import completing
+
+    printing.line(completing.script(shell))
     return exit_codes.COMPLETED
 
 
