@@ -17,6 +17,7 @@ from cloudops_prefect import deployed_runs, history, kept_logs, local_runs
 from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.dead_runs import tell_what_had_begun
 from cloudops_prefect.errors import (
+    ExecutionIOError,
     ExecutionNotCompletedError,
     ExecutionNotFoundError,
     ExecutionNotRunningError,
@@ -161,8 +162,17 @@ class ExecutionEngine:
             ExecutionNotFoundError: if the API knows no such execution.
             ExecutionNotRunningError: if it has ended.
         """
-        if not await self._ask(local_runs.cancel_here, self._newest(execution_id)):
-            await self._ask(_cancel, await self._find(execution_id))
+        here = self._newest(execution_id)
+        if here == _uuid(execution_id) and await self._ask(local_runs.cancel_here, here):
+            return
+        try:
+            execution = await self._find(execution_id)
+        except ExecutionIOError:
+            # While the API is away, what runs here is the newest that anybody knows.
+            if not await self._ask(local_runs.cancel_here, here):
+                raise
+        else:
+            await self._ask(_cancel, execution)
 
     async def read_logs(self, execution_id: UUID | str) -> str:
         """Returns what an execution has printed: from its log here, else what the API has."""
@@ -170,7 +180,7 @@ class ExecutionEngine:
 
     def get_log_path(self, execution_id: UUID | str) -> Path:
         """Returns where an execution's log is on the machine that ran it, without looking."""
-        return self.config.log_path(self._newest(execution_id))
+        return self.config.log_path(self._runtime.log_id(_uuid(execution_id)))
 
     def ui_url(self, execution_id: UUID | str) -> str:
         """Returns the address of a run in Prefect's UI; empty if the API has no known UI."""
@@ -264,6 +274,7 @@ class ExecutionEngine:
         item = execution.plan or execution.request
         assert item is not None  # noqa: S101 (each run of ours has one)
         flow_run = await self._ask(local_runs.reopen_run, flow_run_id)
+        self._runtime.remember(Work(item), flow_run)
         await self._drive(Work(item), flow_run)
         return flow_run_id
 
@@ -271,7 +282,7 @@ class ExecutionEngine:
         if self._deployments is not None:
             return await self._dispatch(self._deployments, work, idempotency_key)
         flow_run, is_new = await self._ask(local_runs.create_run, work, idempotency_key)
-        self._runtime.newest[work.item.id] = flow_run.id
+        self._runtime.remember(work, flow_run)
         # Whoever has created it runs it.
         if is_new:
             await self._drive(work, flow_run)
@@ -281,7 +292,7 @@ class ExecutionEngine:
         self, deployments: Deployments, work: Work, idempotency_key: str | None
     ) -> UUID:
         flow_run = await self._ask(deployed_runs.create_run, deployments, work, idempotency_key)
-        self._runtime.newest[work.item.id] = flow_run.id
+        self._runtime.remember(work, flow_run)
         if not self._runtime.is_told(flow_run.id):
             self._follow(flow_run.id, elsewhere=True)
         return flow_run.id
@@ -298,7 +309,8 @@ class ExecutionEngine:
             self._runtime.deliver(flow_run_id, events, handler, elsewhere=elsewhere)
 
     async def _find(self, execution_id: UUID | str) -> Execution:
-        return await self._ask(_find, self._newest(execution_id))
+        wanted = _uuid(execution_id)
+        return await self._ask(_find, wanted, self._runtime.newest.get(wanted))
 
     def _newest(self, execution_id: UUID | str) -> UUID:
         known = _uuid(execution_id)
@@ -317,8 +329,8 @@ def _uuid(execution_id: UUID | str) -> UUID:
         raise ExecutionNotFoundError(execution_id) from None
 
 
-async def _find(services: Services, wanted: UUID) -> Execution:
-    execution = await history.find(services.client, wanted)
+async def _find(services: Services, wanted: UUID, known: UUID | None) -> Execution:
+    execution = await history.find(services.client, wanted, known)
     await tell_what_had_begun(services.client, services.config, execution.flow_run)
     deployed_runs.look_after(services, execution.flow_run)
     return execution

@@ -94,12 +94,23 @@ async def read_run(client: PrefectClient, flow_run_id: UUID) -> FlowRun:
     return await with_stored_plan(client, await client.read_flow_run(flow_run_id))
 
 
-async def find(client: PrefectClient, wanted: UUID) -> Execution:
+async def find(client: PrefectClient, wanted: UUID, known: UUID | None = None) -> Execution:
     """Finds an execution by its own id, or the newest by the id of its request or plan.
+
+    Args:
+        client: Of the API.
+        wanted: The id.
+        known: An execution of `wanted`, where that is known to be the id of a request or plan.
 
     Raises:
         ExecutionNotFoundError: if the API knows none.
     """
+    if known is not None:
+        try:
+            return await find_newest(client, wanted)
+        except ExecutionNotFoundError:
+            # By its idempotency key it is the execution of another request.
+            wanted = known
     try:
         return Execution(wanted, await read_run(client, wanted))
     except ObjectNotFound:

@@ -16,7 +16,10 @@ from cloudops_prefect.api_errors import api_complaint, check_reachable
 from cloudops_prefect.control import sigterm
 from cloudops_prefect.errors import ExecutionIOError
 from cloudops_prefect.events import deliver
+from cloudops_prefect.history import newest_attempt
 from cloudops_prefect.loop_thread import LoopThread
+from cloudops_prefect.models import ExecutionPlan
+from cloudops_prefect.plan_run import task_run_id
 from cloudops_prefect.states import status_of
 
 if TYPE_CHECKING:
@@ -46,6 +49,7 @@ class Runtime:
 
     def __init__(self, config: ExecutionConfig) -> None:
         self.newest: dict[UUID, UUID] = {}
+        self._in_plans: dict[UUID, tuple[UUID, int, int]] = {}
         self._config = config
         self._thread: LoopThread | None = None
         self._running: dict[UUID, futures.Future[None]] = {}
@@ -69,10 +73,25 @@ class Runtime:
                 raise
             raise ExecutionIOError(complaint) from error
 
+    def remember(self, work: Work, flow_run: FlowRun) -> None:
+        """Keeps in mind which run is the newest of a request or plan, and its commands."""
+        self.newest[work.item.id] = flow_run.id
+        self._in_plans.pop(work.item.id, None)
+        if isinstance(work.item, ExecutionPlan):
+            attempt = newest_attempt(flow_run)
+            # The first of equal ids, as it is found at the API.
+            for index, request in reversed([*enumerate(work.item.commands)]):
+                self._in_plans[request.id] = (flow_run.id, attempt, index)
+
+    def log_id(self, known: UUID) -> UUID:
+        """Returns the id under which the log of an execution is, or of a request's newest."""
+        if (place := self._in_plans.get(known)) is not None:
+            return task_run_id(*place)
+        return self.newest.get(known, known)
+
     async def drive(self, work: Work, flow_run: FlowRun) -> None:
         """Begins to run what was created, after a first `ask`."""
         assert self._thread is not None, "the run was created in it"  # noqa: S101
-        self.newest[work.item.id] = flow_run.id
         future = self._thread.spawn(local_runs.drive, work, flow_run)
         self._running[flow_run.id] = future
         future.add_done_callback(partial(self._forget, flow_run.id))

@@ -218,6 +218,56 @@ async def test_the_id_of_a_request_means_its_newest_execution_also_inside_of_a_p
     assert newest.results[1].stdout == log
 
 
+async def test_the_id_of_a_request_means_its_newest_execution_whoever_has_made_it(api, config):
+    request = shell("echo $RANDOM")
+    plan = ExecutionPlan(commands=[shell("true"), request])
+    async with ExecutionEngine(config) as engine, ExecutionEngine(config) as other:
+        await engine.wait(await engine.execute(request))
+        by_other = await other.wait(await other.execute(request))
+        assert await engine.get_result(request.id) == by_other
+        in_plan = await other.wait(await other.execute_plan(plan))
+        assert await engine.get_result(request.id) == in_plan.results[1]
+        assert await other.get_result(request.id) == in_plan.results[1]
+        single = await engine.wait(await engine.execute(request))
+        assert await engine.get_result(request.id) == single
+        assert await other.get_result(request.id) == single
+
+
+async def test_cancelling_by_the_id_of_a_request_cancels_its_newest_execution(
+    api, config, tmp_path
+):
+    request = gated(tmp_path / "gate")
+    async with ExecutionEngine(config) as engine, ExecutionEngine(config) as other:
+        older = await engine.execute(request)
+        newer = await other.execute(request)
+        await engine.cancel(request.id)
+        assert (await other.wait(newer, timeout=30)).status is ExecutionStatus.CANCELLED
+        (tmp_path / "gate").touch()
+        assert (await engine.wait(older, timeout=30)).status is ExecutionStatus.COMPLETED
+
+
+async def test_a_key_makes_an_execution_that_of_another_request_too(api, config):
+    first, second = shell("true"), shell("false")
+    async with ExecutionEngine(config) as engine:
+        execution_id = await engine.execute(first, idempotency_key="one of two requests")
+        await engine.execute(second, idempotency_key="one of two requests")
+        assert await engine.wait(second.id) == await engine.wait(execution_id)
+
+
+async def test_the_id_of_a_request_finds_the_log_of_its_newest_execution(api, config, tmp_path):
+    request = gated(tmp_path / "gate", timeout_ms=200)
+    plan = ExecutionPlan(commands=[request])
+    async with ExecutionEngine(config) as engine:
+        single = await engine.wait(await engine.execute(request))
+        assert engine.get_log_path(request.id) == single.log_path
+        in_plan = await engine.wait(await engine.execute_plan(plan))
+        assert engine.get_log_path(request.id) == in_plan.results[0].log_path
+        (tmp_path / "gate").touch()
+        again = await engine.wait(await engine.resume(plan.id))
+        assert engine.get_log_path(request.id) == again.results[0].log_path
+    assert len({single.log_path, in_plan.results[0].log_path, again.results[0].log_path}) == 3
+
+
 async def test_a_command_of_a_plan_is_known_by_its_id_as_soon_as_it_has_started(
     api, config, tmp_path
 ):
