@@ -18,6 +18,7 @@ from cloudops_prefect.control import sigterm
 from cloudops_prefect.crashes import shows_that_it_lives
 from cloudops_prefect.delivery import until_delivered
 from cloudops_prefect.graph import Wiring
+from cloudops_prefect.left_results import tell_left_results_of
 from cloudops_prefect.models import PlanExecutionResult
 from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, plan_run_name
 from cloudops_prefect.plan_run import PlanRun
@@ -29,7 +30,7 @@ from cloudops_prefect.unbegun import has_begun
 from cloudops_prefect.unrecorded import completed_without_record
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Sequence
+    from collections.abc import Awaitable, Callable, Generator, Sequence
 
     from prefect.client.schemas.objects import FlowRun, State
 
@@ -64,12 +65,9 @@ def compile_plan(plan: ExecutionPlan, config: ExecutionConfig | None = None) -> 
     async def run() -> Any:
         return await run_plan_here(plan, wiring, config)
 
-    return Flow(
-        run,
-        name=RUN_PLAN,
-        flow_run_name=plan_run_name(plan, config).replace("{", "{{").replace("}", "}}"),
-        **flow_options(),
-    )
+    flow = _without_parameters(run, RUN_PLAN)
+    flow.flow_run_name = plan_run_name(plan, config).replace("{", "{{").replace("}", "}}")
+    return flow
 
 
 def compile_command(
@@ -80,7 +78,12 @@ def compile_command(
     async def run() -> Any:
         return await run_command_here(request, config)
 
-    return Flow(run, name=RUN_COMMAND, **flow_options())
+    return _without_parameters(run, RUN_COMMAND)
+
+
+def _without_parameters(run: Callable[[], Awaitable[Any]], name: str) -> Flow[[], Any]:
+    # To validate none, Prefect would make pydantic models and import pydantic's old version.
+    return Flow(run, name=name, validate_parameters=False, **flow_options())
 
 
 async def run_plan_here(
@@ -168,6 +171,8 @@ async def _earlier_results(wiring: Wiring, services: Services) -> dict[int, Exec
     flow_run = current_flow_run()
     if flow_run.run_count <= 1:
         return {}
+    # A worker that has told of the death knows nothing of these.
+    await tell_left_results_of(services.client, services.config, flow_run.id)
     results = await read_results(services.client, flow_run.id)
     completed = await completed_without_record(services.client, flow_run, wiring.requests, results)
     return results | completed
