@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,11 +12,13 @@ from uuid import uuid4
 
 import anyio
 import pytest
+from cyclopts import App
 from engines import until
 from in_process import run_captured
 
 from cloudops_prefect import unheard
 from cloudops_prefect.cli import exit_codes, printing
+from cloudops_prefect.cli.app import app
 from cloudops_prefect.cli.arguments import CommandOptions, verbatim
 from cloudops_prefect.cli.following import Interruption, follow, impatient
 from cloudops_prefect.cli.summary import plan_summary
@@ -117,6 +120,47 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments):
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ")
     assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["list", "--jsn"], "Did you mean --json? See `cloudops list --help`."),
+        (["frobnicate"], "See `cloudops --help`."),
+        (
+            ["server", "start", "now"],
+            "Unexpected argument: now. See `cloudops server start --help`.",
+        ),
+        (["shell", "make", "test"], "argument: test. Put the whole line in quotes. See"),
+        (["shell", "--timeout", "1h", "ls"], "600000ms; CLOUDOPS_MAX_TIMEOUT_MS raises that"),
+    ],
+)
+def test_who_is_refused_is_told_what_to_do(arguments, told):
+    assert told in run_captured(*arguments).stderr
+
+
+def test_every_command_and_everything_that_it_takes_has_a_help():
+    for command in _commands_below(app):
+        assert command.help, command.name
+        if command.default_command is not None:
+            taken = command.assemble_argument_collection(parse_docstring=True)
+            assert [one.name for one in taken if one.show and not one.parameter.help] == []
+
+
+def _commands_below(outer: App) -> Iterator[App]:
+    for name in outer.resolved_commands():
+        if not name.startswith("-"):
+            yield outer[name]
+            yield from _commands_below(outer[name])
+
+
+def test_a_plan_is_read_from_standard_input(plan):
+    done = cloudops("run", "--dry-run", "-", input=plan.read_text())
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "2 commands" in done.stdout
+    refused = cloudops("validate", "-", input="commands: []")
+    assert refused.returncode == 2
+    assert "/dev/stdin:1:11: " in refused.stderr
 
 
 def test_schema_prints_what_editors_read():

@@ -16,12 +16,13 @@ from cloudops_prefect.cli import (
     plan_commands,
     printing,
     run_commands,
+    usage,
 )
-from cloudops_prefect.cli.arguments import verbatim
+from cloudops_prefect.cli.arguments import stdin_named, verbatim
 from cloudops_prefect.cli.refused import RefusedPlanError
 from cloudops_prefect.cli.root import app
 from cloudops_prefect.cli.server_app import server_app
-from cloudops_prefect.errors import ExecutionError, ValidationError
+from cloudops_prefect.errors import ExecutionError, TimeoutTooLargeError, ValidationError
 
 # Importing these has registered their commands.
 COMMANDS = (run_commands, look_commands, plan_commands, picture_commands, doctor_command)
@@ -41,7 +42,7 @@ def run_tokens(tokens: Sequence[str]) -> int:
     Errors that people can do something about become one line on standard error; where JSON is
     asked for, an object on standard output.
     """
-    words = verbatim(tokens)
+    words = verbatim(stdin_named(tokens))
     try:
         return app(words) or exit_codes.COMPLETED
     except KeyboardInterrupt:
@@ -74,7 +75,11 @@ def _cause(error: Exception) -> Exception:
 
 def _complaint(error: Exception) -> str | None:
     """What to tell the user; None if only a traceback can."""
-    if isinstance(error, (CycloptsError, ExecutionError)):
+    if isinstance(error, CycloptsError):
+        return usage.complaint(error)
+    if isinstance(error, TimeoutTooLargeError):
+        return f"{error}; CLOUDOPS_MAX_TIMEOUT_MS raises that"
+    if isinstance(error, ExecutionError):
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"

@@ -18,10 +18,12 @@ Json = Annotated[bool, Parameter(negative="", help="Print JSON.")]
 ResultJson = Annotated[Json, Parameter(help="Print the result as JSON in place of the output.")]
 Status = Literal["pending", "running", "completed", "failed", "cancelled", "timeout"]
 Quiet = Annotated[bool, Parameter(name=("--quiet", "-q"), negative="")]
+Plan = Annotated[Path, Parameter(help="A YAML or JSON file; - is standard input.")]
 
 _ID_DIGITS = 32
 _TAKES_THE_REST = {"exec", "aws"}
-_WITHOUT_VALUE = {"--json", "--quiet", "-q", "--help", "-h"}
+_TAKES_A_PLAN = {"run", "validate", "graph", "deploy"}
+_WITHOUT_VALUE = {"--json", "--quiet", "-q", "--help", "-h", "--dry-run", "--paused"}
 
 
 @Parameter(name="*")
@@ -107,7 +109,7 @@ class ListOptions:
     """Only those with this in their name: a plan's description, a command's name or text."""
 
     limit: int = 20
-    """How many at most."""
+    """How many at most; 20 if absent."""
 
     page: int = 1
     """Which page of that many."""
@@ -132,6 +134,16 @@ class ListOptions:
         }
 
 
+def stdin_named(tokens: Sequence[str]) -> list[str]:
+    """Gives `-` in the place of a plan the name of the file that it stands for."""
+    if not tokens or tokens[0] not in _TAKES_A_PLAN:
+        return list(tokens)
+    return [
+        "/dev/stdin" if word == "-" and not _has_value(before) else word
+        for before, word in zip(["", *tokens], tokens, strict=False)
+    ]
+
+
 def verbatim(tokens: Sequence[str]) -> list[str]:
     """Marks where the options of `exec` and `aws` end: what follows belongs to the program.
 
@@ -145,8 +157,13 @@ def verbatim(tokens: Sequence[str]) -> list[str]:
         option = tokens[position]
         if option == "--":
             return list(tokens)
-        position += 1 if option in _WITHOUT_VALUE or "=" in option else 2
+        position += 2 if _has_value(option) else 1
     return [*tokens[:position], "--", *tokens[position:]]
+
+
+def _has_value(word: str) -> bool:
+    """Whether the next word is the value of this one."""
+    return word.startswith("-") and word not in _WITHOUT_VALUE and "=" not in word
 
 
 def id_text(text: str) -> str:

@@ -32,7 +32,7 @@ def graph(
     Parameters
     ----------
     plan_or_id
-        A YAML or JSON file, or the id of an execution.
+        A YAML or JSON file, - for standard input, or the id of an execution.
     format_
         tree (in the terminal), mermaid, dot, svg or png; else what the output's name says.
     output

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from cloudops_prefect.cli import exit_codes, printing
-from cloudops_prefect.cli.arguments import Json
+from cloudops_prefect.cli.arguments import Json, Plan
 from cloudops_prefect.cli.root import app, connect, run_async, valid_plan
 from cloudops_prefect.errors import ValidationError
 
@@ -33,14 +33,8 @@ def init(plan: Path = Path("plan.yaml"), /, *, json: Json = False) -> int:
 
 
 @app.command
-def validate(plan: Path, /, *, json: Json = False) -> int:
-    """Check a plan without running it.
-
-    Parameters
-    ----------
-    plan
-        A YAML or JSON file.
-    """
+def validate(plan: Plan, /, *, json: Json = False) -> int:
+    """Check a plan without running it."""
     from cloudops_prefect.cli.names import size_of
 
     loaded = valid_plan(plan, json=json)
@@ -94,7 +88,7 @@ def completion(shell: Literal["bash", "zsh", "fish"], /) -> int:
 
 @app.command
 def deploy(  # noqa: PLR0913
-    plan: Path,
+    plan: Plan,
     /,
     *,
     name: str,
@@ -113,8 +107,6 @@ def deploy(  # noqa: PLR0913
 
     Parameters
     ----------
-    plan
-        A YAML or JSON file.
     name
         What the deployment is called; in Prefect run-plan/NAME.
     work_pool

@@ -1,18 +1,19 @@
 """Commands that run something in the foreground."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
 from cloudops_prefect.cli import exit_codes, printing
-from cloudops_prefect.cli.arguments import CommandOptions, ShownOptions, id_text
+from cloudops_prefect.cli.arguments import CommandOptions, Plan, ShownOptions, id_text
 from cloudops_prefect.cli.root import Id, app, connect, run_async, valid_plan
 
 if TYPE_CHECKING:
     from cloudops_prefect.models import Command
 
-Arguments = Annotated[str, Parameter(allow_leading_hyphen=True)]
+Arguments = Annotated[
+    str, Parameter(allow_leading_hyphen=True, help="What else it is given, passed on as it is.")
+]
 
 _DEFAULTS = CommandOptions()
 _AS_FITS = ShownOptions()
@@ -20,7 +21,7 @@ _AS_FITS = ShownOptions()
 
 @app.command
 def run(
-    plan: Path,
+    plan: Plan,
     /,
     *,
     dry_run: Annotated[bool, Parameter(negative="")] = False,
@@ -30,8 +31,6 @@ def run(
 
     Parameters
     ----------
-    plan
-        A YAML or JSON file.
     dry_run
         Print what would run, in order, and start nothing.
     """
@@ -52,6 +51,11 @@ def exec_(program: str, /, *args: Arguments, options: CommandOptions = _DEFAULTS
     """Run a program with its arguments: cloudops exec [OPTIONS] -- PROGRAM ARGS...
 
     Its exit code is ours.
+
+    Parameters
+    ----------
+    program
+        A program on the PATH, or a file that can be executed.
     """
     from cloudops_prefect.models import ExecCommand
 
@@ -63,6 +67,11 @@ def shell(command: str, /, *, options: CommandOptions = _DEFAULTS) -> int:
     """Run a line of bash: cloudops shell 'make test | tail'.
 
     Its exit code is ours.
+
+    Parameters
+    ----------
+    command
+        The line, in quotes.
     """
     from cloudops_prefect.models import ShellCommand
 
@@ -85,6 +94,10 @@ def aws(
 
     Parameters
     ----------
+    service
+        A service, like s3 or ec2.
+    operation
+        What it is to do, like ls or describe-instances.
     profile
         The profile of the AWS configuration.
     region
