@@ -17,6 +17,7 @@ from cloudops_prefect.artifacts import PlanProgress, results_table
 from cloudops_prefect.control import sigterm
 from cloudops_prefect.crashes import shows_that_it_lives
 from cloudops_prefect.delivery import until_delivered
+from cloudops_prefect.errors import ExecutionError
 from cloudops_prefect.graph import Wiring
 from cloudops_prefect.left_results import tell_left_results_of
 from cloudops_prefect.models import PlanExecutionResult
@@ -63,7 +64,7 @@ def compile_plan(plan: ExecutionPlan, config: ExecutionConfig | None = None) -> 
     wiring = Wiring.of_plan(plan)
 
     async def run() -> Any:
-        return await run_plan_here(plan, wiring, config)
+        return or_try_again(await run_plan_here(plan, wiring, config))
 
     flow = _without_parameters(run, RUN_PLAN)
     flow.flow_run_name = plan_run_name(plan, config).replace("{", "{{").replace("}", "}}")
@@ -76,7 +77,7 @@ def compile_command(
     """Turns a request into a Prefect flow without parameters, of one task run."""
 
     async def run() -> Any:
-        return await run_command_here(request, config)
+        return or_try_again(await run_command_here(request, config))
 
     return _without_parameters(run, RUN_COMMAND)
 
@@ -132,6 +133,34 @@ async def run_command_here(
         timeout_ms = request.effective_timeout_ms(services.config)
         run.final_state = command_state_of(result, timeout_ms)
     return run.final_state
+
+
+def or_try_again(state: State[Any]) -> Any:
+    """Returns what a flow is to return for its run to end in a state.
+
+    A flow with retries that returns a failure would wait for the next one for ever, and what it
+    has raised once goes over any state that it returns later: it raises, and returns a value.
+
+    Raises:
+        ExecutionError: if the flow has retries and the run has failed.
+    """
+    flow_run = current_flow_run()
+    retries = _retries(flow_run)
+    if state.is_failed() and retries:
+        if isinstance(state.data, ExecutionError):
+            raise state.data
+        if flow_run.run_count <= retries:
+            raise ExecutionError(state.message or "failed")
+    has_raised = retries and flow_run.run_count > 1 and state.is_completed()
+    return state.data if has_raised and state.data is not None else state
+
+
+def _retries(flow_run: FlowRun) -> int:
+    context = FlowRunContext.get()
+    told = flow_run.empirical_policy.retries
+    if told is None and context is not None and context.flow is not None:
+        told = context.flow.retries
+    return told or 0
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from prefect import flow, get_client
+from prefect.client.schemas.objects import State
 from prefect.states import Failed
 
 from cloudops_prefect.cancellation import cancel_commands
@@ -17,6 +18,7 @@ from cloudops_prefect.compilation import (
     compile_plan,
     current_flow_run,
     flow_options,
+    or_try_again,
     run_command_here,
     run_plan_here,
 )
@@ -56,6 +58,10 @@ async def run_plan(plan: ExecutionPlan) -> Any:
         plan: The commands, and the order in which they run.
     """
     await _heed_other_processes()
+    return or_try_again(await _run_plan(plan))
+
+
+async def _run_plan(plan: ExecutionPlan) -> State[Any]:
     async with current_services() as services:
         # Inside: the services' task group would wrap the error.
         try:
@@ -78,6 +84,10 @@ async def run_command(request: ExecutionRequest) -> Any:
         request: The command, and how to run it.
     """
     await _heed_other_processes()
+    return or_try_again(await _run_command(request))
+
+
+async def _run_command(request: ExecutionRequest) -> State[Any]:
     request = request_of(current_flow_run()) or request
     async with current_services() as services:
         # Inside: the services' task group would wrap the error.

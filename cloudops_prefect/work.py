@@ -43,8 +43,11 @@ class Work:
             flow = compile_plan(self.item, services.config)
             # Its run has the name already; to `with_options` None means that nothing changes.
             flow.flow_run_name = None
-            return flow
-        return compile_command(self.item, services.config)
+        else:
+            flow = compile_command(self.item, services.config)
+        # Prefect's setting for flows that say nothing: an execution ends once.
+        flow.retries = 0
+        return flow
 
     async def create_run(
         self,

@@ -6,9 +6,15 @@ import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import TaskRunFilter, TaskRunFilterFlowRunId
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import (
+    PREFECT_API_URL,
+    PREFECT_FLOW_DEFAULT_RETRIES,
+    PREFECT_LOCAL_STORAGE_PATH,
+    temporary_settings,
+)
 
 from cloudops_prefect import (
+    CommandFailedError,
     DependencyGraphStrategy,
     ExecutionConfig,
     ExecutionEngine,
@@ -22,6 +28,8 @@ from cloudops_prefect import (
     SerialStrategy,
     ShellCommand,
     compile_plan,
+    run_command,
+    run_plan,
 )
 
 pytestmark = [pytest.mark.anyio, pytest.mark.server]
@@ -198,3 +206,39 @@ async def test_a_compiled_plan_is_an_ordinary_flow(api, config):
     result = await compile_plan(ExecutionPlan(commands=[shell("echo hi")]), config)()
     assert isinstance(result.execution_id, UUID)
     assert result.results[0].stdout == "hi\n"
+
+
+@pytest.mark.parametrize("kind", ["compiled plan", "plan", "command"])
+async def test_a_flow_with_retries_runs_again_what_has_failed(api, tmp_path, kind):
+    first, second = tmp_path / "first", tmp_path / "second"
+    again = shell(f"echo x >> {second}; test $(wc -l < {second}) -gt 1")
+    plan = ExecutionPlan(commands=[shell(f"echo x >> {first}"), again])
+    call = {
+        "compiled plan": compile_plan(plan).with_options(retries=1),
+        "plan": lambda: run_plan.with_options(retries=1)(plan),
+        "command": lambda: run_command.with_options(retries=1)(again),
+    }[kind]
+    with temporary_settings({PREFECT_LOCAL_STORAGE_PATH: tmp_path / "storage"}):
+        result = await call()
+    assert result.status is ExecutionStatus.COMPLETED
+    assert second.read_text().count("x") == 2
+    assert kind == "command" or first.read_text().count("x") == 1
+
+
+async def test_a_flow_that_fails_at_its_last_retry_too_says_how(api, tmp_path):
+    tries = tmp_path / "tries"
+    request = shell(f"echo x >> {tries}; exit $(wc -l < {tries})")
+    with (
+        temporary_settings({PREFECT_LOCAL_STORAGE_PATH: tmp_path / "storage"}),
+        pytest.raises(CommandFailedError) as failure,
+    ):
+        await run_command.with_options(retries=1)(request)
+    assert failure.value.exit_code == failure.value.result.exit_code == 2
+
+
+async def test_an_execution_ends_once_where_prefect_is_set_to_retry_flows(api, config):
+    with temporary_settings({PREFECT_FLOW_DEFAULT_RETRIES: 2}):
+        async with ExecutionEngine(config) as engine:
+            result = await engine.wait(await engine.execute(shell("exit 3")), timeout=30)
+            assert await engine.get_status(result.execution_id) is ExecutionStatus.FAILED
+    assert (result.status, result.exit_code) == (ExecutionStatus.FAILED, 3)
