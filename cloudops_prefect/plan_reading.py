@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from pydantic import ValidationError as WrongTypesError
-
 from cloudops_prefect import shapes
 from cloudops_prefect.graph import graph_errors
 from cloudops_prefect.mistakes import did_you_mean, nearest, shown
@@ -41,7 +39,7 @@ def read_plan(findings: Findings, config: ExecutionConfig | None) -> ExecutionPl
         fields["strategy"] = _strategy(file.get("strategy"), expansions, findings)
     plan = checked(ExecutionPlan, fields, findings, _place_in(file))
     if isinstance(file.get("commands"), list):
-        _find_graph_errors(plan or _graph_only(fields) or stand_in, findings)
+        _find_graph_errors(plan or stand_in, findings)
     if plan is not None:
         for error in shapes.env_from_errors(plan.env_from):
             path = path_of(error.field or "")
@@ -173,16 +171,6 @@ def _place_in(file: Fields) -> Callable[[FieldPath], FieldPath]:
         return path
 
     return place_of
-
-
-def _graph_only(fields: Fields) -> ExecutionPlan | None:
-    """Build the plan without what can't be in the way of its graph."""
-    try:
-        return ExecutionPlan.model_validate(
-            {name: fields[name] for name in ("commands", "strategy") if name in fields}
-        )
-    except WrongTypesError:
-        return None
 
 
 def _find_graph_errors(plan: ExecutionPlan, findings: Findings) -> None:

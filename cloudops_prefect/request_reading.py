@@ -40,11 +40,11 @@ def read_request(
     expansion: Expansion, findings: Findings, config: ExecutionConfig | None
 ) -> ExecutionRequest:
     """Return a request, or the stand-in if it can't be built; mistakes go to the findings."""
-    fields = expansion.fields
-    if "command" not in fields:
-        # That it is missing or wrong has been found; the other fields are checked all the same.
-        fields = {**fields, "command": STAND_IN.command}
+    # Where the command is missing or wrong, the other fields are checked all the same.
+    with_stand_in = {**expansion.fields, "command": STAND_IN.command}
+    fields = expansion.fields if "command" in expansion.fields else with_stand_in
     request = checked(ExecutionRequest, fields, findings, expansion.place_of)
+    request = request or checked(ExecutionRequest, with_stand_in, findings, expansion.place_of)
     if request is None:
         return STAND_IN
     _find_shape_errors(request, expansion, findings)
@@ -80,4 +80,5 @@ def _find_long_timeout(
     timeout_ms = request.timeout_ms
     if config is not None and timeout_ms is not None and timeout_ms > config.max_timeout_ms:
         error = TimeoutTooLargeError(timeout_ms, config.max_timeout_ms)
-        findings.add(expansion.place_of(("timeout_ms",)), str(error))
+        hint = "CLOUDOPS_MAX_TIMEOUT_MS raises that"
+        findings.add(expansion.place_of(("timeout_ms",)), str(error), hint)

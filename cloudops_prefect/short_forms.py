@@ -99,6 +99,10 @@ def expand(entry: Fields, path: FieldPath, findings: Findings) -> Expansion:
 
 
 def _add_unknown(name: str, entry: Fields, path: FieldPath, findings: Findings) -> None:
+    if name == "type":
+        hint = "it goes inside: `command: {type: …}`; shorter is `run: …`"
+        findings.add((*path, name), f"unknown field `{name}`", hint, of_name=True)
+        return
     meant = _meant(name)
     if meant == "shell" and not any(form in entry for form in (*FORMS, "command")):
         meant = "run"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pydantic import BaseModel
 from pydantic import ValidationError as WrongTypesError
@@ -64,7 +64,9 @@ def checked(
     findings: Findings,
     place_of: Callable[[FieldPath], FieldPath],
 ) -> ModelT | None:
-    """Build a model, or add what keeps it from being built to the findings.
+    """Build a model, and add to the findings what keeps it from being built.
+
+    What is wrong is left out, so that the rest can be looked at; None if it can't be left out.
 
     Args:
         model: The class to build.
@@ -75,9 +77,26 @@ def checked(
     try:
         return model.model_validate(fields)
     except WrongTypesError as error:
-        for detail in error.errors(include_url=False):
-            _add(detail, model, findings, place_of)
+        details = error.errors(include_url=False)
+    for detail in details:
+        _add(detail, model, findings, place_of)
+    try:
+        wrong = [_path_in_model(detail["loc"]) for detail in details]
+        return model.model_validate(_without(fields, wrong))
+    except WrongTypesError:
         return None
+
+
+def _without(fields: Mapping[str, Any], wrong: Iterable[FieldPath]) -> dict[str, Any]:
+    """Leave out what is wrong; a list as a whole, since its items are known by their positions."""
+    kept: dict[str, Any] = {}
+    for name, value in fields.items():
+        inside = [path[1:] for path in wrong if path[:1] == (name,)]
+        if not inside:
+            kept[name] = value
+        elif () not in inside and isinstance(value, dict):
+            kept[name] = _without(cast("dict[str, Any]", value), inside)
+    return kept
 
 
 def path_of(field: str) -> FieldPath:

@@ -579,6 +579,13 @@ class TestMistakes:
                 "a: {<<: 5}",
                 "p.yaml:1:9: `<<` takes an object or a list of objects, like `*defaults`",
             ),
+            (
+                "commands: [{type: shell, run: ls}]",
+                (
+                    "p.yaml:1:13: commands[0].type: unknown field `type`; "
+                    "it goes inside: `command: {type: …}`; shorter is `run: …`"
+                ),
+            ),
             ("[" * 200_000, "p.yaml:1:101: nested too deeply"),
             ("- " * 500, "p.yaml:1:201: nested too deeply"),
             ('{"a": ' * 200, "p.yaml:1:601: nested too deeply"),
@@ -742,6 +749,30 @@ class TestMistakes:
         assert message.startswith("Invalid execution plan: 12 mistakes\n  p.yaml:1:1: descripton: ")
         assert all(f"\n  {mistake}" in message for mistake in mistakes)
 
+    def test_a_wrong_type_hides_no_mistake_beside_it(self):
+        text = textwrap.dedent("""\
+            strategy: {type: dependency_graph, dependencies: {0: [7], x: [1], 1: [y], 2: [2]}}
+            commands:
+              - {run: a, env: {A=B: "", E: [1]}, timeout: 2h, working_dir: 5}
+              - {command: {type: shel, command: x}, env: {A=B: ""}}
+              - {command: {type: exec, program: ""}, env_from: [nothing, 5]}
+        """)
+        mistakes = check_plan(text, "p.yaml", ExecutionConfig())
+        assert [(m.line, m.field) for m in mistakes] == [
+            (1, "strategy.dependencies.0"),
+            (1, "strategy.dependencies.x"),
+            (1, "strategy.dependencies.1[0]"),
+            (1, "strategy.dependencies.2"),
+            (3, "commands[0].env.A=B"),
+            (3, "commands[0].env.E"),
+            (3, "commands[0].timeout"),
+            (3, "commands[0].working_dir"),
+            (4, "commands[1].command.type"),
+            (4, "commands[1].env.A=B"),
+            (5, "commands[2].command.program"),
+            (5, "commands[2].env_from[1]"),
+        ]
+
     def test_more_mistakes_than_anyone_reads_are_counted(self):
         with pytest.raises(InvalidPlanError, match=r"30 mistakes\n(.*\n){20}  and 10 more$"):
             parse_plan("commands:\n" + "- {run: ''}\n" * 30)
@@ -762,9 +793,10 @@ class TestMistakes:
         assert check_plan(text) == []
         config = ExecutionConfig(default_timeout_ms=1, max_timeout_ms=1_999)
         [mistake] = check_plan(text, "p", config)
-        assert (mistake.field, mistake.message) == (
+        assert (mistake.field, mistake.message, mistake.hint) == (
             "commands[0].timeout",
             "Timeout exceeds maximum allowed: 2000ms > 1999ms",
+            "CLOUDOPS_MAX_TIMEOUT_MS raises that",
         )
         with pytest.raises(InvalidPlanError, match=r"p:1:30: .*2000ms > 1999ms") as refusal:
             parse_plan(text, "p", config)
