@@ -1,4 +1,4 @@
-"""Telling the API of runs whose process died on this machine, where no worker has seen it."""
+"""Telling the API of runs whose process died on this machine, what no worker has seen of it."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from prefect.states import Crashed
 from cloudops_prefect.api_errors import answered_soon
 from cloudops_prefect.crashes import DIED, api_url, clock
 from cloudops_prefect.errors import InvalidPlanError
+from cloudops_prefect.left_results import tell_left_results
 from cloudops_prefect.liveness import signs_of_the_dead
 from cloudops_prefect.logfiles import is_here
 from cloudops_prefect.parameters import plan_of, request_of
@@ -26,7 +27,9 @@ from cloudops_prefect.tasks import create_task_run
 from cloudops_prefect.unrecorded import task_runs_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
+    from uuid import UUID
 
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun, State
@@ -46,6 +49,7 @@ async def tell_crashes(client: PrefectClient, config: ExecutionConfig) -> None:
                 flow_run = await client.read_flow_run(sign.flow_run_id)
         except ObjectNotFound:
             continue
+        await tell_left_results(client, config, sign)
         if _was_left_by_the_dead(flow_run, sign):
             await _mark(client, flow_run, config)
 
@@ -69,20 +73,27 @@ def _was_left_by_the_dead(flow_run: FlowRun, sign: Sign) -> bool:
 
 async def _mark(client: PrefectClient, flow_run: FlowRun, config: ExecutionConfig) -> None:
     crashed = Crashed(message=await _message(client, flow_run))
-    await _mark_commands(client, flow_run, config, crashed)
-    if flow_run.state_type not in TERMINAL_STATES:
-        logger.warning("Run %s: %s", flow_run.id, crashed.message)
-        await client.set_flow_run_state(flow_run.id, crashed, force=True)
-
-
-async def _mark_commands(
-    client: PrefectClient, flow_run: FlowRun, config: ExecutionConfig, crashed: State[Any]
-) -> None:
-    """Ends the task runs, also of commands that had begun before the API could be told of it."""
     records = await RecordReader(flow_run.id).read(client)
     ends = {
         task_run_id(flow_run.id, one.attempt, one.index): state_of(one.result) for one in records
     }
+    await _mark_commands(client, flow_run, config, crashed, ends)
+    if flow_run.state_type not in TERMINAL_STATES:
+        logger.warning("Run %s: %s", flow_run.id, crashed.message)
+        single = task_run_id(flow_run.id, max(flow_run.run_count, 1), 0)
+        # The end of the run of a single command is that of the command.
+        end = ends.get(single, crashed) if request_of(flow_run) else crashed
+        await client.set_flow_run_state(flow_run.id, end, force=True)
+
+
+async def _mark_commands(
+    client: PrefectClient,
+    flow_run: FlowRun,
+    config: ExecutionConfig,
+    crashed: State[Any],
+    ends: Mapping[UUID, State[Any]],
+) -> None:
+    """Ends the task runs, also of commands that had begun before the API could be told of it."""
     known = await task_runs_of(client, flow_run)
     requests = await _requests(client, flow_run)
     async with anyio.create_task_group() as tasks:

@@ -1,6 +1,7 @@
 """Which runs of this machine are alive: each holds the lock of a file as long as its process lives.
 
-The kernel lets go of a lock when its process dies, however it dies; a pid may be used again.
+The kernel lets go of a lock when its process dies, however it dies; a pid may be used again. What
+the process has written into the file by then, a line each, is there afterwards.
 """
 
 from __future__ import annotations
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SUFFIX = ".alive"
-_MAX_BYTES = 4096
-_held: set[int] = set()
+_held: dict[UUID, int] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +36,13 @@ class Sign:
     Attributes:
         attempt: Which attempt at the run it is; a later one may go on somewhere else.
         api_url: The Prefect API that knows the run.
+        lines: What it has left besides.
     """
 
     flow_run_id: UUID
     attempt: int
     api_url: str
+    lines: tuple[str, ...] = ()
 
 
 @contextmanager
@@ -53,8 +55,8 @@ def sign_of_life(directory: Path, sign: Sign) -> Generator[None]:
             directory_fd = open_directory(directory)
             files.callback(os.close, directory_fd)
             fd = open_locked(directory_fd, path)
-            _held.add(fd)
-            files.callback(_let_go, fd)
+            _held[sign.flow_run_id] = fd
+            files.callback(_let_go, sign.flow_run_id, fd)
             os.ftruncate(fd, 0)
             os.write(fd, f"{sign.attempt} {sign.api_url}".encode())
             has_left_it = True
@@ -63,28 +65,41 @@ def sign_of_life(directory: Path, sign: Sign) -> Generator[None]:
             path.unlink(missing_ok=True)
 
 
-def _let_go(fd: int) -> None:
+def leave_line(flow_run_id: UUID, line: str) -> None:
+    """Adds a line to the sign of a run of this process, if it has one and there is room for it."""
+    if (fd := _held.get(flow_run_id)) is not None:
+        with suppress(OSError):
+            os.write(fd, f"\n{line}".encode())
+
+
+def _let_go(flow_run_id: UUID, fd: int) -> None:
     # In a forked child the number may be another file's by now.
-    if fd in _held:
-        _held.remove(fd)
+    if _held.pop(flow_run_id, None) is not None:
         os.close(fd)
 
 
 def _let_go_of_all() -> None:
     """In a forked child: the lock would go on for as long as the child lives."""
     while _held:
-        os.close(_held.pop())
+        os.close(_held.popitem()[1])
 
 
 os.register_at_fork(after_in_child=_let_go_of_all)
 
 
-def signs_of_the_dead(directory: Path, api_url: str) -> Iterator[Sign]:
+def signs_of_the_dead(
+    directory: Path, api_url: str, flow_run_id: UUID | None = None
+) -> Iterator[Sign]:
     """Yields the signs that dead processes have left, and removes each when the next is asked for.
 
     What somebody else looks at meanwhile is left to them.
+
+    Args:
+        directory: Where the signs are.
+        api_url: Only those of runs that this API knows.
+        flow_run_id: Only that of this run.
     """
-    paths = sorted(directory.glob(f"*{SUFFIX}"))
+    paths = sorted(directory.glob(f"{flow_run_id or '*'}{SUFFIX}"))
     if not paths:
         return
     directory_fd = open_directory(directory)
@@ -119,8 +134,10 @@ def _lock_of_the_dead(directory_fd: int, path: Path) -> int | None:
 
 
 def _read(fd: int, path: Path) -> Sign | None:
-    attempt, _, api_url = os.pread(fd, _MAX_BYTES, 0).decode(errors="replace").partition(" ")
+    with open(fd, errors="replace", closefd=False) as file:
+        head, *lines = file.read().split("\n")
+    attempt, _, api_url = head.partition(" ")
     try:
-        return Sign(UUID(path.stem), int(attempt), api_url)
+        return Sign(UUID(path.stem), int(attempt), api_url, tuple(lines))
     except ValueError:
         return None

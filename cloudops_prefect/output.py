@@ -218,18 +218,20 @@ class OutputLog:
             return b""
 
 
-def captured_output(path: Path, stream: Stream, max_bytes: int) -> tuple[str, bool]:
+def captured_output(
+    path: Path, stream: Stream, max_bytes: int, start: Position | None = None
+) -> tuple[str, bool]:
     """Return the end of a stream as text from a log, and whether something before it was cut off.
 
     As `OutputLog.captured`, for any process and any time. A log that was written by several tries
-    counts as one.
+    counts as one, unless `start` says where one of them began.
 
     Raises:
         ExecutionIOError: The log can't be read, or isn't there.
     """
     try:
         # One byte more tells whether there is more.
-        data = tail_of(path, stream, max_bytes + 1)
+        data = tail_of(path, stream, max_bytes + 1, start)
     except OSError as error:
         raise ExecutionIOError(f"can't read {path}: {error.strerror}") from error
     cut_off = len(data) > max_bytes

@@ -10,9 +10,11 @@ import anyio
 from prefect.states import Completed
 
 from cloudops_prefect.execution import CommandExecution
+from cloudops_prefect.left_results import leave_result
 from cloudops_prefect.models import ExecutionRequest, ExecutionResult, ExecutionStatus
 from cloudops_prefect.naming import shown_name
 from cloudops_prefect.publishing import PendingResult
+from cloudops_prefect.records import ResultRecord
 from cloudops_prefect.states import state_of
 from cloudops_prefect.tasks import CommandRun, record_task_run, run_command_task
 
@@ -108,7 +110,7 @@ class PlanRun:
             if obstacle is None:
                 return await self._run_command(index)
         result = ExecutionResult.not_run(self._request(index), self._execution_id(index), obstacle)
-        self._publish(index, lambda: result)
+        self._publish(index, result, lambda: result)
         return result, await self._record(index, state_of(result))
 
     def _obstacle(self, index: int) -> str | None:
@@ -150,7 +152,7 @@ class PlanRun:
         with self.control.running(execution):
             end = await run_command_task(run, self._upstream(index), self._related)
         assert execution.result is not None  # noqa: S101 (the task has run)
-        self._publish(index, execution.result_with_output)
+        self._publish(index, execution.result, execution.result_with_output)
         return execution.result, end
 
     def in_order(self, *, with_output: bool = False) -> list[ExecutionResult]:
@@ -170,7 +172,15 @@ class PlanRun:
             self._request(index), self._id(index), self._upstream(index), self._related, state
         )
 
-    def _publish(self, index: int, load: Callable[[], ExecutionResult]) -> None:
+    def _publish(
+        self, index: int, result: ExecutionResult, load: Callable[[], ExecutionResult]
+    ) -> None:
+        execution = self.executions.get(index)
+        start = execution.log.start if execution is not None and execution.log else None
+        record = ResultRecord(
+            flow_run_id=self.flow_run_id, index=index, attempt=self._attempt, result=result
+        )
+        leave_result(record, start)
         pending = PendingResult(self.flow_run_id, index, self._attempt, load)
         self._services.publisher.add_result(pending)
 

@@ -172,7 +172,7 @@ class Publisher:
         ended = len(outbox.results)
         await self._send_output([feed for feed in outbox.feeds if is_due or feed.ended])
         outbox.feeds = [feed for feed in outbox.feeds if not feed.drained]
-        await self._send_results(outbox.results, ended)
+        await self.send_results(outbox.results, ended)
 
     async def _send_output(self, feeds: list[OutputFeed]) -> None:
         batch = LogBatch(self._send_logs)
@@ -186,7 +186,8 @@ class Publisher:
     async def _send_logs(self, records: list[LogCreate]) -> None:
         await deliver(self._create_logs, records, _shorter)
 
-    async def _send_results(self, pending: list[PendingResult], count: int) -> None:
+    async def send_results(self, pending: list[PendingResult], count: int) -> None:
+        """Sends the first results of a list and removes them from it, a megabyte or so at once."""
         while count > 0:
             records: list[ResultRecord] = []
             size = 0

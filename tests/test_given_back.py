@@ -1,18 +1,21 @@
 """Runs whose worker died before it began them: which go back to the pool, and none runs twice."""
 
+import signal
 import subprocess
 import sys
 from contextlib import ExitStack
+from pathlib import Path
+from uuid import UUID
 
 import anyio
 import pytest
 from engines import shell, until
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import WorkerStatus
-from prefect.states import Pending, Scheduled
+from prefect.states import Crashed, Pending, Scheduled
 from workers import create_pool, deploy, deployments, environment
 
-from cloudops_prefect import ExecutionEngine, ExecutionStatus
+from cloudops_prefect import ExecutionEngine, ExecutionPlan, ExecutionStatus
 from cloudops_prefect.stranded import GIVEN_BACK, WORKER_LABEL, give_back
 
 pytestmark = [pytest.mark.anyio, pytest.mark.server]
@@ -40,6 +43,12 @@ async def take(client, execution_id, worker: str | None, pid: str | None = None)
         await client.update_flow_run_labels(execution_id, {WORKER_LABEL: worker})
     if pid is not None:
         await client.update_flow_run(execution_id, infrastructure_pid=pid)
+
+
+def begun(api: str, home: Path, execution_id: UUID) -> subprocess.Popen[bytes]:
+    """Begins a run as a worker's process does."""
+    env = environment(api, home) | {"PREFECT__FLOW_RUN_ID": str(execution_id)}
+    return subprocess.Popen([sys.executable, "-m", "prefect.engine"], env=env)
 
 
 async def test_only_what_a_dead_worker_has_taken_and_not_started_goes_back(engine, client):
@@ -81,8 +90,7 @@ async def test_of_two_processes_only_the_first_runs_what_was_given_back(
     execution_id = await engine.execute(shell(waits))
 
     def begin(machine: str) -> subprocess.Popen[bytes]:
-        env = environment(api, tmp_path / machine) | {"PREFECT__FLOW_RUN_ID": str(execution_id)}
-        process = subprocess.Popen([sys.executable, "-m", "prefect.engine"], env=env)
+        process = begun(api, tmp_path / machine, execution_id)
         processes.callback(process.wait, 10)
         processes.callback(process.kill)
         return process
@@ -112,3 +120,21 @@ async def test_of_two_processes_only_the_first_runs_what_was_given_back(
     assert (await state()).is_completed()
     assert (await engine.get_result(execution_id)).status is ExecutionStatus.COMPLETED
     assert counter.read_text() == "ready\n"
+
+
+async def test_a_retry_does_not_run_what_completed_just_before_its_process_was_killed(
+    engine, client, api, tmp_path
+):
+    """Nobody has looked in between, and the API had no word of it."""
+    ran = tmp_path / "ran"
+    kills_once = f"test -e {tmp_path}/again || {{ touch {tmp_path}/again; kill -9 $PPID; }}"
+    plan = ExecutionPlan(commands=[shell(f"echo ran >> {ran}"), shell(kills_once)])
+    execution_id = await engine.execute_plan(plan)
+    first = begun(api, tmp_path, execution_id)
+    assert await anyio.to_thread.run_sync(first.wait, 60) == -signal.SIGKILL
+    for state in (Crashed(), Scheduled(), Pending()):
+        await client.set_flow_run_state(execution_id, state, force=True)
+    second = begun(api, tmp_path, execution_id)
+    assert await anyio.to_thread.run_sync(second.wait, 60) == 0
+    assert (await engine.get_status(execution_id)) is ExecutionStatus.COMPLETED
+    assert ran.read_text() == "ran\n"

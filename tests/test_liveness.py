@@ -3,11 +3,18 @@
 import os
 import socket
 from contextlib import suppress
+from dataclasses import replace
 from uuid import uuid4
 
 import pytest
 
-from cloudops_prefect.liveness import SUFFIX, Sign, sign_of_life, signs_of_the_dead
+from cloudops_prefect.liveness import (
+    SUFFIX,
+    Sign,
+    leave_line,
+    sign_of_life,
+    signs_of_the_dead,
+)
 
 API = "http://somewhere/api"
 
@@ -28,6 +35,18 @@ def test_only_what_has_died_is_found_and_once(tmp_path, sign):
         assert list(signs_of_the_dead(tmp_path, "another")) == []
         assert list(signs_of_the_dead(tmp_path, API)) == [sign]
         assert list(signs_of_the_dead(tmp_path, API)) == []
+
+
+def test_what_a_process_has_left_besides_is_there_line_by_line(tmp_path, sign):
+    leave_line(sign.flow_run_id, "before it is there")
+    with suppress(ProcessLookupError), sign_of_life(tmp_path, sign):
+        leave_line(sign.flow_run_id, "one")
+        leave_line(uuid4(), "another's")
+        leave_line(sign.flow_run_id, "two")
+        raise ProcessLookupError
+    assert list(signs_of_the_dead(tmp_path, API, uuid4())) == []
+    left = replace(sign, lines=("one", "two"))
+    assert list(signs_of_the_dead(tmp_path, API, sign.flow_run_id)) == [left]
 
 
 def test_a_forked_child_that_lives_on_is_no_sign_of_life(tmp_path, sign):

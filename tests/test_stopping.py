@@ -217,6 +217,34 @@ async def test_sigkill_leaves_nothing_and_the_next_engine_tells_the_truth(api, c
     assert signs_of_life(config) == []
 
 
+async def test_what_completed_just_before_a_sigkill_is_kept_and_does_not_run_again(
+    api, config, tmp_path
+):
+    """The second command kills its engine before the next batch of results is sent."""
+    ran = tmp_path / "ran"
+    kills_once = f"test -e {tmp_path}/again || {{ touch {tmp_path}/again; kill -9 $PPID; }}"
+    commands = [
+        shell(f"echo out; echo err >&2; echo ran >> {ran}"),
+        shell(f"{kills_once}; echo killed"),
+    ]
+    env = os.environ | {"PREFECT_API_URL": api, "CLOUDOPS_LOG_DIR": str(config.log_dir)}
+    plan = ExecutionPlan(commands=commands)
+    argv = [sys.executable, PROGRAMS / "runs_executions.py", plan.model_dump_json()]
+    run = partial(subprocess.run, argv, env=env, capture_output=True, text=True, timeout=60)
+    killed = await anyio.to_thread.run_sync(run)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    async with ExecutionEngine(config) as engine:
+        results = (await engine.get_plan_result(plan.id)).results
+        assert [one.status for one in results] == [
+            ExecutionStatus.COMPLETED,
+            ExecutionStatus.FAILED,
+        ]
+        assert (results[0].stdout, results[0].stderr) == ("out\n", "err\n")
+        again = await engine.wait(await engine.resume(plan.id))
+    assert again.status is ExecutionStatus.COMPLETED
+    assert ran.read_text() == "ran\n"
+
+
 ENDS_WITHOUT_CLOSING = """
 import asyncio, os, sys
 from cloudops_prefect import ExecutionConfig, ExecutionEngine, ExecutionPlan
