@@ -198,22 +198,22 @@ class LogLines:
 
     def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
         self._framers: dict[Kind, LineFramer] = {kind: LineFramer(max_line_bytes) for kind in CODES}
-        self._last: Chunk | None = None
+        self._last: datetime | None = None
 
     def feed(self, chunk: Chunk) -> LineGroup | None:
         """Return the lines that are complete with this chunk, if there are any."""
-        self._last = chunk
+        self._last = arrived = chunk.time
         lines = self._framers[chunk.kind].feed(chunk.data)
         if chunk.kind == "note":
             # A note begins with a newline if the output before it doesn't end with one.
             lines = [line for line in lines if line]
-        return LineGroup(chunk.kind, lines, chunk.time) if lines else None
+        return LineGroup(chunk.kind, lines, arrived) if lines else None
 
     def flush(self) -> Iterator[LineGroup]:
         """Yield what stands after the last newline of each stream."""
         for kind, framer in self._framers.items():
             if self._last is not None and (lines := framer.flush()):
-                yield LineGroup(kind, lines, self._last.time)
+                yield LineGroup(kind, lines, self._last)
 
 
 class _Listener:

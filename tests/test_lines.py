@@ -2,6 +2,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cloudops_prefect.lines import LineFramer, follow_groups, follow_lines, read_lines
+from cloudops_prefect.journal import Chunk
+from cloudops_prefect.lines import LineFramer, LogLines, follow_groups, follow_lines, read_lines
 from cloudops_prefect.output import OutputLog, OutputReader
 
 pytestmark = pytest.mark.anyio
@@ -342,3 +344,15 @@ async def test_leaving_a_follower_leaves_no_file_open(log_path):
             await anext(follower)
         assert open_files() == before
         assert log._bell._waiting == []
+
+
+def test_what_has_been_cut_into_lines_is_not_kept():
+    tracemalloc.start()
+    try:
+        logs = [LogLines() for _ in range(20)]
+        for log in logs:
+            log.feed(Chunk("stdout", (b"0" * 99 + b"\n") * 1000, 0))
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 100_000, "20 commands that flood at once would keep 20 chunks"
