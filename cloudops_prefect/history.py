@@ -370,7 +370,8 @@ def _summary(run: FlowRun) -> ExecutionSummary:
         id=run.id,
         status=status_of(run.state),
         started_at=_started_at(run),
-        duration=run.total_run_time or timedelta(),
+        # Of what still runs, the time up to now; the total has that only afterwards.
+        duration=run.estimated_run_time or timedelta(),
         kind="plan" if "plan" in run.parameters else "command",
         name=run.name,
     )

@@ -20,7 +20,7 @@ from cloudops_prefect.cli.grouped_lines import GroupedLines
 from cloudops_prefect.cli.live_state import RunState
 from cloudops_prefect.cli.live_view import LiveView
 from cloudops_prefect.cli.picture import CommandFacts, RunFacts
-from cloudops_prefect.cli.plain_text import plain, printable
+from cloudops_prefect.cli.plain_text import coloured, plain, printable
 from cloudops_prefect.cli.views import LineView
 from cloudops_prefect.models import (
     CompletedEvent,
@@ -345,6 +345,21 @@ def test_a_line_of_output_cannot_move_the_cursor(line, shown):
 )
 def test_a_line_of_output_keeps_its_blanks_in_a_file(line, shown):
     assert plain(line) == shown
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        ("  a\tb ", "  a\tb "),
+        ("\x1b[31mred", "\x1b[31mred\x1b[0m"),
+        ("a \x1b[1;31mred\x1b[0m b\x1b[K", "a \x1b[1;31mred\x1b[0m b\x1b[0m"),
+        ("\x1b[2J\x1b[H\x1b[32mgone\x07\x1b[?25l", "\x1b[32mgone\x1b[0m"),
+        ("\x1b[33m10%\r\x1b[33m99%\x1b[0m\r", "\x1b[33m99%\x1b[0m\x1b[0m"),
+        ("\x1b[0m", ""),
+    ],
+)
+def test_a_line_of_output_keeps_its_colours_on_a_screen_and_clears_nothing(line, shown):
+    assert coloured(line) == shown
 
 
 def test_grouped_lines_forget_what_is_too_much(capsys):

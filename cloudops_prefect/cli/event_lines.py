@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from cloudops_prefect.cli import printing
-from cloudops_prefect.cli.plain_text import plain
+from cloudops_prefect.cli.plain_text import coloured, plain
 from cloudops_prefect.cli.positions import Positions
 from cloudops_prefect.models import (
     CancelledEvent,
@@ -39,7 +39,7 @@ class PlanLines:
         self._names = names
         self._positions = Positions(plan)
         # In a file the colours of a command are noise.
-        self._shown = str if printing.on_screen() else plain
+        self._shown = coloured if printing.has_colours() else plain
 
     def show(self, event: "ExecutionEvent") -> None:
         """Prints the event, if there is something to read in it."""

@@ -64,6 +64,11 @@ def on_screen() -> bool:
     return sys.stdout.isatty() and not in_ci
 
 
+def has_colours() -> bool:
+    """Whether what is printed may have colours."""
+    return on_screen() and not os.environ.get("NO_COLOR")
+
+
 def json_document(value: object) -> None:
     """Prints a value as indented JSON; models in their own JSON form."""
     from pydantic_core import to_json

@@ -21,7 +21,7 @@ def plan_summary(result: "PlanExecutionResult", names: Sequence[str]) -> None:
     printing.table(
         ["COMMAND", "STATUS", "EXIT", "DURATION"],
         [
-            [name, r.status.value, printing.exit_code(r), printing.seconds(r.duration)]
+            [name, r.status.value, printing.exit_code(r), _took(r)]
             for name, r in zip(names, result.results, strict=True)
         ],
     )
@@ -57,6 +57,10 @@ def command_summary(result: "ExecutionResult") -> None:
     for stream, text in (("stdout", result.stdout), ("stderr", result.stderr)):
         if text:
             printing.line(f"{stream}:\n{text.rstrip(chr(10))}")
+
+
+def _took(command: "ExecutionResult") -> str:
+    return "" if command.started_at is None else printing.seconds(command.duration)
 
 
 def _print_end(command: "ExecutionResult") -> None:
