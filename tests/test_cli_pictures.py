@@ -207,15 +207,16 @@ def test_the_timeline_of_two_hundred_commands_has_a_row_for_each(capsys):
     assert rows[0].index("█") < rows[100].index("█") < rows[199].index("█")
 
 
+@pytest.mark.parametrize("width", [40, 60])
 @pytest.mark.parametrize("shown", [timeline.print_timeline, print_tree])
-def test_a_narrow_screen_has_a_row_for_each_command(shown, capsys, monkeypatch):
+def test_a_narrow_screen_has_a_row_for_each_command(shown, width, capsys, monkeypatch):
     monkeypatch.setattr(printing, "on_screen", lambda: True)
-    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("COLUMNS", str(width))
     plan = plan_of(["日本語 " * 12, "a name that is longer " * 4], ParallelStrategy())
-    shown(Picture.of(plan, [ran(0, 1), ran(1, 2)]))
+    shown(Picture.of(plan, [ran(0, 1), ran(1, 2, ExecutionStatus.CANCELLED)]))
     lines = capsys.readouterr().out.splitlines()
     rows = [line for line in lines if "…" in line and not line.startswith("*")]
-    assert [cell_len(row) <= 60 for row in rows] == [True, True]
+    assert [cell_len(row) <= width for row in rows] == [True, True]
 
 
 def test_colours_in_a_pipe_make_no_bar_longer(diamond, capsys, monkeypatch):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     )
 
 _SHORT_ID = 8
-_NARROW = 90
+_NARROW, _NARROWER = 90, 55
 _COLOURS = {
     "completed": "green",
     "failed": "red",
@@ -85,7 +85,8 @@ def json_line(value: object) -> None:
 
 def executions(summaries: Sequence["ExecutionSummary"]) -> None:
     """Prints a list of executions; where a person reads it, each as short as it can be told."""
-    narrow = on_screen() and console().width < _NARROW
+    width = console().width
+    narrow = on_screen() and width < _NARROW
     facts = {
         "ID": _shown_ids([str(one.id) for one in summaries]),
         "STATUS": [one.status.value for one in summaries],
@@ -96,6 +97,8 @@ def executions(summaries: Sequence["ExecutionSummary"]) -> None:
     }
     if narrow:
         del facts["KIND"]
+    if narrow and width < _NARROWER:
+        del facts["STARTED"]
     table([*facts], zip(*facts.values(), strict=True), cut="NAME")
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from cloudops_prefect.cli.picture import Picture
 
-_NARROWEST = 20
+_LEAST_OF_BAR, _USUAL_BAR = 8, 20
 _WIDTH_ELSEWHERE = 100
 _MOST_OF_NAME = 30
 _LEAST_OF_NAME = 8
@@ -30,9 +30,9 @@ def print_timeline(picture: "Picture") -> None:
     )
     names = [*(picture.names[index] for index in ran)]
     width = console.width if printing.on_screen() else _WIDTH_ELSEWHERE
-    most = max(_LEAST_OF_NAME, min(_MOST_OF_NAME, width - _NARROWEST - _BESIDE))
+    most = max(_LEAST_OF_NAME, min(_MOST_OF_NAME, width - _USUAL_BAR - _BESIDE))
     room = min(most, max(map(cell_len, names), default=0))
-    bars = max(_NARROWEST, width - room - _BESIDE)
+    bars = max(_LEAST_OF_BAR, width - room - _BESIDE)
     console.print(Text.assemble((picture.title, "bold"), (f"  {picture.subtitle}", "dim")))
     if picture.span is not None:
         console.print(Text(f"{'':<{room}}  {_scale(picture, bars)}", style="dim"), soft_wrap=True)
