@@ -194,8 +194,9 @@ class SerializationError(ExecutionError):
 class ExecutionNotCompletedError(ExecutionError):
     """Execution not completed: its result was asked for too early."""
 
-    def __init__(self, execution_id: UUID | str, status: ExecutionStatus) -> None:
-        super().__init__(f"Execution not completed: {execution_id} is {status}")
+    def __init__(self, execution_id: UUID | str, status: ExecutionStatus | None = None) -> None:
+        message = f"Execution not completed: {execution_id}"
+        super().__init__(f"{message} is {status}" if status else message)
         self.execution_id = execution_id
         self.status = status
 
@@ -203,7 +204,8 @@ class ExecutionNotCompletedError(ExecutionError):
 class ExecutionNotRunningError(ExecutionError):
     """Execution not running: it has ended, so that it can't be cancelled."""
 
-    def __init__(self, execution_id: UUID | str, status: ExecutionStatus) -> None:
-        super().__init__(f"Execution not running: {execution_id} is {status}")
+    def __init__(self, execution_id: UUID | str, status: ExecutionStatus | None = None) -> None:
+        message = f"Execution not running: {execution_id}"
+        super().__init__(f"{message} is {status}" if status else message)
         self.execution_id = execution_id
         self.status = status

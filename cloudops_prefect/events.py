@@ -8,7 +8,8 @@ import logging
 import os
 import sys
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO, TypeAlias, runtime_checkable
 
 import anyio
 import anyio.to_thread
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     )
     from collections.abc import Set as AbstractSet
     from datetime import datetime
-    from pathlib import Path
     from uuid import UUID
 
     from cloudops_prefect.journal import Position
@@ -56,6 +56,7 @@ _MAKERS = {
 }
 
 
+@runtime_checkable
 class EventHandler(Protocol):
     """What is told about executions while they run."""
 
@@ -106,8 +107,8 @@ class JsonLinesHandler:
         ExecutionIOError: The file can't be opened, or written later on.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = path = Path(path)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -59,6 +59,8 @@ MESSAGES = [
         ExecutionNotRunningError(ID, ExecutionStatus.FAILED),
         f"Execution not running: {ID} is failed",
     ),
+    (ExecutionNotCompletedError(ID), f"Execution not completed: {ID}"),
+    (ExecutionNotRunningError(ID), f"Execution not running: {ID}"),
     (MissingFieldError("program").located("a:1:2"), "Missing required field: program (a:1:2)"),
 ]
 

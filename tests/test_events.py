@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from cloudops_prefect.errors import ExecutionIOError
 from cloudops_prefect.events import (
     ConsoleHandler,
+    EventHandler,
     FanOutHandler,
     JsonLinesHandler,
     NotificationHandler,
@@ -180,6 +181,17 @@ async def test_json_lines_are_the_events(source, tmp_path):
     assert [adapter.validate_json(line) for line in path.read_bytes().splitlines()] == events
     assert json.loads(path.read_text().split("\n")[1])["event_type"] == "stdout"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+async def test_json_lines_take_the_name_of_a_file_as_text(source, tmp_path):
+    async with JsonLinesHandler(str(tmp_path / "events.jsonl")) as handler:
+        await handler.on_event(source.started())
+    assert handler.path.read_text().count("\n") == 1
+
+
+def test_a_handler_is_told_by_its_method():
+    assert isinstance(Recorder(), EventHandler)
+    assert not isinstance(Block(), EventHandler)
 
 
 async def test_json_lines_append_and_are_closed_once(source, tmp_path):
