@@ -105,6 +105,49 @@ def test_base64_broken_into_lines_is_found(columns, end):
     assert Redactor([secret]).whole(b"<" + wrapped + b">") == b"<" + MASK + b">"
 
 
+def broken_into_lines(encoded, columns):
+    return b"".join(encoded[i : i + columns] + b"\n" for i in range(0, len(encoded), columns))
+
+
+@pytest.mark.parametrize("columns", [60, 64, 76])
+@pytest.mark.parametrize("encode", [base64.b64encode, base64.urlsafe_b64encode])
+def test_a_secret_within_base64_broken_into_lines_is_found_wherever_the_break_is(columns, encode):
+    secret = "".join(chr(33 + i * 7 % 90) for i in range(100))
+    redactor = Redactor([secret])
+    for before in range(columns):
+        text = encode(b"u" * before + secret.encode() + b" and what follows")
+        data = b"<" + broken_into_lines(text, columns) + b">"
+        redacted = redactor.whole(data)
+        # As in a line of its own, of which more is to be seen at no end.
+        assert redacted.replace(b"\n", b"") == b"<" + redactor.whole(text) + b">"
+        pieces = [data[: 2 * before], data[2 * before : 3 * before], data[3 * before :]]
+        assert fed(redactor, pieces) == redacted
+
+
+@given(
+    before=st.binary(max_size=80),
+    after=st.binary(max_size=80),
+    columns=st.sampled_from([60, 64, 76, 100]),
+    cuts=st.lists(st.integers(0, 300), max_size=20),
+)
+def test_any_split_of_base64_broken_into_lines_gives_what_the_whole_gives(
+    before, after, columns, cuts
+):
+    redactor = Redactor([PASSWORD, PASSWORD * 2])
+    encoded = base64.b64encode(before + PASSWORD.encode() * 3 + after)
+    data = broken_into_lines(encoded, columns)
+    redacted = redactor.whole(data)
+    assert MASK in redacted
+    assert fed(redactor, pieces_of(data, cuts)) == redacted
+
+
+def test_lines_that_are_not_broken_base64_are_neither_joined_nor_held_back():
+    redactor = Redactor([PASSWORD])
+    encoded = base64.b64encode(PASSWORD.encode())
+    for text in (encoded[:9] + b"\n" + encoded[9:], b"- " * 40 + encoded[:1] + b"\n"):
+        assert redactor.feed("stdout", text) == text
+
+
 def test_lower_case_url_escapes_and_encodeuricomponent_are_found():
     redactor = Redactor(["a/b(c)d+e'f"])
     for text in (b"a%2fb%28c%29d%2be%27f", b"a%2Fb(c)d%2Be'f", b"a/b%28c%29d%2Be%27f"):
@@ -128,6 +171,13 @@ def test_a_secret_of_several_lines_is_found_whole_and_line_by_line():
     for printed in ("\r\n".join(lines), "\n".join(f"  | {line}" for line in lines)):
         assert "MII" not in redactor.text(printed)
     assert redactor.text(lines[0]) == lines[0], "the armour alone is no secret"
+
+
+@pytest.mark.parametrize(("kept", "printed"), [("\n", "\r\n"), ("\r\n", "\n")])
+def test_a_secret_of_short_lines_is_found_with_another_end_of_line(kept, printed):
+    lines = ["user", "pa55word", "pin 1234"]
+    redactor = Redactor([kept.join([*lines, ""])])
+    assert redactor.text(f"<{printed.join(lines)}>") == "<********>"
 
 
 def test_short_lines_of_a_secret_do_not_turn_output_into_stars():
