@@ -13,7 +13,7 @@ from cloudops_prefect.redaction import MIN_SECRET_CHARS
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-_log = logging.getLogger("cloudops_prefect.redaction")
+logger = logging.getLogger("cloudops_prefect.redaction")
 _warned: set[str] = set()
 
 
@@ -47,7 +47,7 @@ def _matcher(patterns: tuple[str, ...]) -> re.Pattern[str]:
 def _warn_once(name: str) -> None:
     if name not in _warned:
         _warned.add(name)
-        _log.warning(
+        logger.warning(
             "The value of %s is not replaced in output: it has fewer than %d characters",
             name,
             MIN_SECRET_CHARS,

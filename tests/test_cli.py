@@ -270,6 +270,14 @@ def test_each_stream_goes_to_its_own(cloudops):
     assert (done.stdout, done.stderr) == ("out\n", "err\n")
 
 
+def test_who_runs_a_command_is_warned_once_of_a_secret_too_short_to_be_replaced(cloudops):
+    done = cloudops("shell", "--quiet", "echo abc", MY_TOKEN="abc")
+    warning = (
+        "warning: The value of MY_TOKEN is not replaced in output: it has fewer than 4 characters"
+    )
+    assert (done.stdout, done.stderr) == ("abc\n", f"{warning}\n")
+
+
 def test_what_follows_two_dashes_is_passed_on_as_it_is(cloudops):
     code = "import sys; print(sys.argv[1:])"
     rest = ["--json", "--name", "x", "--", "-q", "", "a b"]

@@ -3,7 +3,7 @@
 import logging
 import os
 
-from cloudops_prefect import server
+from cloudops_prefect import env_secrets, server
 from cloudops_prefect.cli.printing import error_line
 
 
@@ -62,8 +62,17 @@ def _quieten_prefect() -> None:
             if type(handler).__module__ in _HANDLERS and isinstance(handler, logging.StreamHandler):
                 # Levels are set anew whenever Prefect sets its logging up again.
                 handler.addFilter(_is_critical)
+    env_secrets.logger.addHandler(_to_terminal)
     # By it Prefect decides whether it prints, past all loggers, that the API misses some of a log.
     logging.raiseExceptions = False
+
+
+class _Warning(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        error_line(f"warning: {record.getMessage()}")
+
+
+_to_terminal = _Warning()
 
 
 def _is_critical(record: logging.LogRecord) -> bool:
