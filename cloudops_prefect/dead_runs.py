@@ -41,9 +41,21 @@ if TYPE_CHECKING:
 logger = logging.getLogger("cloudops_prefect.dead_runs")
 
 
-async def tell_crashes(client: PrefectClient, config: ExecutionConfig) -> None:
-    """Marks as crashed what dead processes of this machine have left unfinished."""
-    for sign in signs_of_the_dead(config.resolved_log_dir, api_url()):
+async def tell_crashes(
+    client: PrefectClient, config: ExecutionConfig, flow_run_id: UUID | None = None
+) -> bool:
+    """Marks as crashed what dead processes of this machine have left unfinished.
+
+    Args:
+        client: Of the API.
+        config: Where the logs are.
+        flow_run_id: Only that run.
+
+    Returns:
+        Whether there was something to be told.
+    """
+    told = False
+    for sign in signs_of_the_dead(config.resolved_log_dir, api_url(), flow_run_id):
         try:
             with answered_soon():
                 flow_run = await client.read_flow_run(sign.flow_run_id)
@@ -52,14 +64,19 @@ async def tell_crashes(client: PrefectClient, config: ExecutionConfig) -> None:
         await tell_left_results(client, config, sign)
         if _was_left_by_the_dead(flow_run, sign):
             await _mark(client, flow_run, config)
+            told = True
+    return told
 
 
-async def tell_what_had_begun(
-    client: PrefectClient, config: ExecutionConfig, flow_run: FlowRun
-) -> None:
-    """Marks the commands of a run whose death a worker has told, who knows nothing of them."""
-    if flow_run.state_type is StateType.CRASHED:
-        await tell_crashes(client, config)
+async def tell_crash(client: PrefectClient, config: ExecutionConfig, flow_run: FlowRun) -> bool:
+    """Marks a run as crashed, and its commands, as `tell_crashes` does.
+
+    A worker that has told of the death knows nothing of the commands. Of a run that no worker has
+    started, or one that has ended with its runs, nobody has told.
+    """
+    if flow_run.state_type not in {StateType.RUNNING, StateType.CRASHED}:
+        return False
+    return await tell_crashes(client, config, flow_run.id)
 
 
 def _was_left_by_the_dead(flow_run: FlowRun, sign: Sign) -> bool:

@@ -15,7 +15,7 @@ from prefect.utilities.urls import url_for
 
 from cloudops_prefect import deployed_runs, history, kept_logs, local_runs
 from cloudops_prefect.config import ExecutionConfig
-from cloudops_prefect.dead_runs import tell_what_had_begun
+from cloudops_prefect.dead_runs import tell_crash
 from cloudops_prefect.errors import (
     ExecutionIOError,
     ExecutionNotCompletedError,
@@ -331,7 +331,8 @@ def _uuid(execution_id: UUID | str) -> UUID:
 
 async def _find(services: Services, wanted: UUID, known: UUID | None) -> Execution:
     execution = await history.find(services.client, wanted, known)
-    await tell_what_had_begun(services.client, services.config, execution.flow_run)
+    if await tell_crash(services.client, services.config, execution.flow_run):
+        execution = await history.find(services.client, wanted, known)
     deployed_runs.look_after(services, execution.flow_run)
     return execution
 

@@ -21,7 +21,7 @@ from prefect.client.schemas.objects import StateType
 
 from cloudops_prefect import history
 from cloudops_prefect.api_logs import PREFIX, LogReader
-from cloudops_prefect.dead_runs import tell_what_had_begun
+from cloudops_prefect.dead_runs import tell_crash
 from cloudops_prefect.errors import ExecutionIOError
 from cloudops_prefect.events import LineEvent, events_of, line_events
 from cloudops_prefect.lines import LineFramer
@@ -189,13 +189,14 @@ class ToldByApi:
         client = services.client
         # First: what the run has left is there when it has ended.
         flow_run = await client.read_flow_run(self._flow_run_id)
+        if await tell_crash(client, self._config, flow_run):
+            flow_run = await client.read_flow_run(self._flow_run_id)
         newest = history.newest_attempt(flow_run)
         over = newest > self._attempt or status_of(flow_run.state).is_final
         records = await self._records.read(client)
         for record in sorted(records, key=_beginning):
             self._take(record)
         if over:
-            await tell_what_had_begun(client, self._config, flow_run)
             await self._read_rest(client, flow_run)
         elif newest == self._attempt and history.is_begun(flow_run):
             await self._read_running(client)

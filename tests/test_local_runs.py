@@ -28,8 +28,10 @@ from cloudops_prefect.crashes import DIED
 from cloudops_prefect.dead_runs import tell_crashes
 from cloudops_prefect.liveness import Sign, sign_of_life
 from cloudops_prefect.output import OutputLog
+from cloudops_prefect.plan_run import task_run_id
 from cloudops_prefect.records import ResultRecord, to_artifact
 from cloudops_prefect.services import open_services
+from cloudops_prefect.tasks import create_task_run
 from cloudops_prefect.work import Work
 
 pytestmark = [pytest.mark.anyio, pytest.mark.server]
@@ -274,6 +276,40 @@ async def test_an_open_engine_knows_what_had_begun_when_a_worker_tells_of_the_de
         await client.set_flow_run_state(flow_run.id, Crashed(message="exited with -9"), force=True)
         results = (await engine.get_plan_result(flow_run.id)).results
     assert [one.status for one in results] == [ExecutionStatus.FAILED, ExecutionStatus.CANCELLED]
+
+
+async def test_an_open_engine_tells_of_a_death_that_nobody_has_seen(services, config, api):
+    plan = ExecutionPlan(commands=[shell("echo one"), shell("echo two")])
+    async with ExecutionEngine(config) as engine:
+        await engine.list_executions(limit=1)
+        flow_run, _ = await local_runs.create_run(services, Work(plan), None)
+        begun, _ = history.commands_of(await history.find(services.client, flow_run.id), plan)
+        with suppress(ProcessLookupError), sign_of_life(config.log_dir, Sign(flow_run.id, 1, api)):
+            OutputLog.open(config.log_path(begun.id), max_output_bytes=100).close()
+            await services.client.set_flow_run_state(flow_run.id, Running(), force=True)
+            assert await engine.get_status(flow_run.id) is ExecutionStatus.RUNNING
+            raise ProcessLookupError
+        assert await engine.get_status(flow_run.id) is ExecutionStatus.FAILED
+        results = (await engine.wait(flow_run.id)).results
+    assert [one.status for one in results] == [ExecutionStatus.FAILED, ExecutionStatus.CANCELLED]
+
+
+async def test_the_stream_of_an_open_engine_ends_with_a_death_that_nobody_has_seen(
+    services, config, api
+):
+    request, client = shell("true"), services.client
+    async with ExecutionEngine(config) as engine:
+        flow_run, _ = await local_runs.create_run(services, Work(request), None)
+        with suppress(ProcessLookupError), sign_of_life(config.log_dir, Sign(flow_run.id, 1, api)):
+            await client.set_flow_run_state(flow_run.id, Running(), force=True)
+            begun = task_run_id(flow_run.id, 1, 0)
+            await create_task_run(client, request, flow_run.id, begun, Running(), config)
+            stream = engine.stream(flow_run.id)
+            with anyio.fail_after(20):
+                assert (await anext(stream)).event_type == "started"
+            raise ProcessLookupError
+        with anyio.fail_after(20):
+            assert [event.event_type async for event in stream] == ["failed"]
 
 
 async def test_what_begins_while_it_is_cancelled_has_not_ended_with_that(services, api):
