@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 import anyio
@@ -85,7 +86,10 @@ def api_complaint(error: Exception) -> str | None:
     """Returns what to tell a user of an error from the API; None if it is none."""
     api = f"the Prefect API at {get_current_settings().api.url}"
     if isinstance(error, HTTPStatusError):
-        return f"{api} answered {error.response.status_code} {error.response.reason_phrase}"
+        answer = f"{api} answered {error.response.status_code} {error.response.reason_phrase}"
+        # So does a Prefect server at an address that is not that of its API.
+        missing = error.response.status_code == HTTPStatus.NOT_FOUND
+        return f"{answer}; is PREFECT_API_URL right? It ends in /api" if missing else answer
     # Prefect's client asks for the API's version first, and reports with a bare RuntimeError.
     unreachable = isinstance(error, RuntimeError) and str(error).startswith("Failed to reach API")
     if unreachable or isinstance(error, TransportError):

@@ -106,7 +106,8 @@ async def _check_work_pool(client: PrefectClient, name: str) -> None:
         await client.read_work_pool(name)
     except ObjectNotFound:
         pools = ", ".join(sorted(pool.name for pool in await client.read_work_pools()))
-        known = f"there is {pools}" if pools else "`prefect work-pool create` makes one"
+        make = f"`prefect work-pool create {name} --type process` makes it"
+        known = f"there is {pools}, and {make}" if pools else make
         raise ValidationError(f"there is no work pool {name!r}; {known}", "work_pool") from None
 
 

@@ -3,11 +3,13 @@
 import socket
 import time
 
+import httpx
 import pytest
 from engines import shell
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from cloudops_prefect import Deployments, ExecutionEngine, ExecutionIOError
+from cloudops_prefect.api_errors import api_complaint
 
 pytestmark = pytest.mark.anyio
 
@@ -31,3 +33,18 @@ async def test_it_is_named_within_ten_seconds(address, config, deployments):
         with pytest.raises(ExecutionIOError, match=f"{address} does not answer"):
             await engine.execute(shell("true"))
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("code", "complaint"),
+    [
+        (404, "answered 404 Not Found; is PREFECT_API_URL right? It ends in /api"),
+        (401, "answered 401 Unauthorized"),
+    ],
+)
+def test_an_address_that_is_no_apis_is_doubted(code, complaint):
+    request = httpx.Request("GET", "http://127.0.0.1:4200/health")
+    response = httpx.Response(code, request=request)
+    told = api_complaint(httpx.HTTPStatusError("", request=request, response=response))
+    assert told is not None
+    assert told.endswith(complaint)

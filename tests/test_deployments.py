@@ -235,7 +235,7 @@ def test_what_is_not_given_again_is_taken_back(deployed, plan_file):
         (["--timezone", "Europe/Berlin"], "a timezone needs a schedule"),
         (["--cron", "0 3 * * *", "--interval", "1h"], "not cron and interval"),
         (["--concurrency-limit", "0"], "must be above 0"),
-        (["--work-pool", "no-such-pool"], f"no work pool 'no-such-pool'; there is {POOL}"),
+        (["--work-pool", "no-such-pool"], "`prefect work-pool create no-such-pool --type process`"),
         (["--name", "a/b"], "can't have '/'"),
         (["--name", "local"], "belongs to the runs of engines"),
     ],
