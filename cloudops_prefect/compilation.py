@@ -31,7 +31,7 @@ from cloudops_prefect.unbegun import has_begun
 from cloudops_prefect.unrecorded import completed_without_record
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator, Sequence
+    from collections.abc import Callable, Coroutine, Generator, Sequence
 
     from prefect.client.schemas.objects import FlowRun, State
 
@@ -51,7 +51,9 @@ def flow_options() -> dict[str, Any]:
     return {"persist_result": False, "result_storage": storage}
 
 
-def compile_plan(plan: ExecutionPlan, config: ExecutionConfig | None = None) -> Flow[[], Any]:
+def compile_plan(
+    plan: ExecutionPlan, config: ExecutionConfig | None = None
+) -> Flow[[], Coroutine[Any, Any, PlanExecutionResult]]:
     """Turns a plan into a Prefect flow without parameters whose task runs are the plan's commands.
 
     Calling the flow runs the plan and returns its `PlanExecutionResult`; a plan that did not
@@ -73,7 +75,7 @@ def compile_plan(plan: ExecutionPlan, config: ExecutionConfig | None = None) -> 
 
 def compile_command(
     request: ExecutionRequest, config: ExecutionConfig | None = None
-) -> Flow[[], Any]:
+) -> Flow[[], Coroutine[Any, Any, ExecutionResult]]:
     """Turns a request into a Prefect flow without parameters, of one task run."""
 
     async def run() -> Any:
@@ -82,7 +84,9 @@ def compile_command(
     return _without_parameters(run, RUN_COMMAND)
 
 
-def _without_parameters(run: Callable[[], Awaitable[Any]], name: str) -> Flow[[], Any]:
+def _without_parameters(
+    run: Callable[[], Coroutine[Any, Any, Any]], name: str
+) -> Flow[[], Coroutine[Any, Any, Any]]:
     # To validate none, Prefect would make pydantic models and import pydantic's old version.
     return Flow(run, name=name, validate_parameters=False, **flow_options())
 

@@ -27,6 +27,24 @@ def test_type_checkers_see_what_is_exported():
     assert len(set(cloudops_prefect.__all__)) == len(cloudops_prefect.__all__)
 
 
+TYPED = """
+from typing import assert_type
+from cloudops_prefect import ExecutionPlan, PlanExecutionResult, compile_plan
+
+async def run(plan: ExecutionPlan) -> None:
+    result = await compile_plan(plan)()
+    assert_type(result, PlanExecutionResult)
+"""
+
+
+def test_type_checkers_know_what_a_compiled_plan_returns(tmp_path):
+    (tmp_path / "program.py").write_text(TYPED)
+    checker = Path(sys.executable).with_name("basedpyright")
+    argv = [checker, "--level", "error", "--pythonpath", sys.executable, "program.py"]
+    checked = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout
+
+
 @pytest.mark.parametrize(("name", "module"), seen_by_type_checkers().items())
 def test_a_name_is_what_its_module_has(name, module):
     if find_spec(module) is None:
