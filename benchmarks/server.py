@@ -7,7 +7,7 @@ from typing import Self
 import psutil
 from servers import PrefectServer
 
-from cloudops_prefect.server import DEFAULT_SETTINGS
+from cloudops_prefect.server_settings import DEFAULT_SETTINGS
 
 IDLE_PERCENT = 15.0
 

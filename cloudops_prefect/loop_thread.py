@@ -16,6 +16,7 @@ from prefect.context import SettingsContext, get_settings_context
 
 from cloudops_prefect.api_errors import answered_client
 from cloudops_prefect.dead_runs import tell_crashes
+from cloudops_prefect.ephemeral import start_ephemeral_servers_well
 from cloudops_prefect.services import open_services
 
 if TYPE_CHECKING:
@@ -112,6 +113,7 @@ class LoopThread:
             raise
 
     async def _main(self) -> None:
+        start_ephemeral_servers_well()
         async with (
             answered_client() as client,
             open_services(self._config, client) as services,

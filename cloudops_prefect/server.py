@@ -16,23 +16,12 @@ from pathlib import Path
 from typing import Any, TypedDict, cast
 
 from cloudops_prefect.errors import ExecutionError
+from cloudops_prefect.server_settings import DEFAULT_SETTINGS
 
 HOST = "127.0.0.1"
 DEFAULT_PORT = 4200
 BOOT_SECONDS = 60.0
 STOP_SECONDS = 15.0
-
-# One write for each event makes SQLite answer 503, and Prefect's client then sleeps two seconds or
-# more. The recorder cuts its flush interval down to whole seconds, so that one below 1 is 0 and
-# keeps a core busy for as long as the server lives.
-DEFAULT_SETTINGS = {
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "200",
-    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_READ_BATCH_SIZE": "200",
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "100",
-}
 
 
 class LocalServerError(ExecutionError):

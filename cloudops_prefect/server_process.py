@@ -1,5 +1,6 @@
 """`python -m cloudops_prefect.server_process` is Prefect's command, for servers that do not stall.
 
+With `ephemeral PORT PID` it is the server that Prefect starts for one process, and ends with that.
 Three things are different:
 
 - Among a server's garbage are cursors of its SQLite connections. To let go of one, Python waits for
@@ -15,6 +16,9 @@ Three things are different:
 
 import asyncio
 import gc
+import os
+import signal
+import sys
 import threading
 import time
 from collections.abc import AsyncGenerator
@@ -25,6 +29,8 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy.ext.asyncio import AsyncSession, AsyncSessionTransaction
 
+from cloudops_prefect.ephemeral import COMMAND as EPHEMERAL
+
 COLLECTION_INTERVAL = 5.0
 """Seconds between two collections."""
 BOOT = 30.0
@@ -33,19 +39,44 @@ SHORTEST_SETTING = 1
 FLUSH_INTERVAL = 0.2
 """Seconds in which task runs are recorded, where the setting is the shortest that it can be."""
 
+PARENT_INTERVAL = 0.5
+"""Seconds between two looks for the process that an ephemeral server belongs to."""
+
 _has_turn: ContextVar[bool] = ContextVar("has_turn", default=False)
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = WeakKeyDictionary()
 
 
 def main() -> None:
-    """Runs Prefect's command with the arguments of this process."""
+    """Runs Prefect's command with the arguments of this process, or an ephemeral server."""
     gc.disable()
     threading.Thread(target=_collect, name="garbage-collector", daemon=True).start()
+    if sys.argv[1:2] == [EPHEMERAL]:
+        _serve(port=int(sys.argv[2]), parent=int(sys.argv[3]))
+        return
     from prefect.cli import app
 
+    _do_not_stall()
+    app()
+
+
+def _serve(*, port: int, parent: int) -> None:
+    threading.Thread(target=_end_with, args=[parent], name="parent-watcher", daemon=True).start()
+    import uvicorn
+
+    _do_not_stall()
+    application = "prefect.server.api.server:create_app"
+    uvicorn.run(application, factory=True, port=port, log_level="error", lifespan="on")
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(PARENT_INTERVAL)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _do_not_stall() -> None:
     _write_in_turn()
     _record_soon()
-    app()
 
 
 def _collect() -> None:

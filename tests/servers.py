@@ -12,7 +12,7 @@ from contextlib import closing
 from importlib.metadata import version
 from pathlib import Path
 
-from cloudops_prefect.server import DEFAULT_SETTINGS
+from cloudops_prefect.server_settings import DEFAULT_SETTINGS
 
 # A server takes seconds to bring an empty database up to date; the next one begins with a copy.
 MIGRATED = Path(__file__).parent.parent / ".pytest_cache" / f"prefect-{version('prefect')}.db"

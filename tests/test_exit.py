@@ -5,9 +5,12 @@ import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import anyio
+import psutil
 import pytest
 from engines import PROGRAMS, shell
 from prefect.client.orchestration import get_client
@@ -67,20 +70,49 @@ async def task_run_states(flow_run_id) -> dict[str, int]:
     return {one: types.count(one) for one in types}
 
 
-def test_the_ephemeral_server_has_every_end_when_the_process_has_ended(tmp_path):
+def without_api(home: Path) -> dict[str, str]:
     others = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "CLOUDOPS_"))}
-    env = others | {
-        "PREFECT_HOME": str(tmp_path),
+    return others | {
+        "PREFECT_HOME": str(home),
         "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "60",
-        "CLOUDOPS_LOG_DIR": str(tmp_path / "logs"),
+        "CLOUDOPS_LOG_DIR": str(home / "logs"),
     }
+
+
+def test_the_ephemeral_server_has_every_end_when_the_process_has_ended(tmp_path):
     database = with_migrated_database(tmp_path)
     argv = [sys.executable, str(PROGRAMS / "opens_and_closes.py"), "2", "60"]
+    env = without_api(tmp_path)
     done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     assert recorded_states(database) == {"COMPLETED": 120}
+
+
+def test_the_ephemeral_server_ends_with_a_process_that_is_killed(tmp_path):
+    argv = [sys.executable, str(PROGRAMS / "opens_and_closes.py"), "1", "1"]
+    with subprocess.Popen(argv, env=without_api(tmp_path)) as process:
+        try:
+            server = asyncio.run(until_found(lambda: server_of(process.pid)))
+        finally:
+            process.kill()
+    server.wait(20)
+
+
+def server_of(pid: int) -> psutil.Process | None:
+    for child in psutil.Process(pid).children():
+        with suppress(psutil.Error):
+            if "cloudops_prefect.server_process" in child.cmdline():
+                return child
+    return None
+
+
+async def until_found(find: Callable[[], psutil.Process | None]) -> psutil.Process:
+    with anyio.fail_after(60):
+        while (found := find()) is None:
+            await anyio.sleep(0.05)
+    return found
 
 
 def recorded_states(database: Path) -> dict[str, int]:
