@@ -23,12 +23,17 @@ async def run_single(command: str) -> str:
     return await run_command(command)
 
 
-async def starts(calls) -> list[float]:
+async def starts(calls, at_once) -> list[float]:
     latencies = []
-    for _ in range(calls):
+
+    async def call() -> None:
         asked = time.time()
         latencies.append(float(await run_single("echo $EPOCHREALTIME")) - asked)
-    return latencies
+
+    await call()
+    for _ in range(calls // at_once):
+        await asyncio.gather(*(call() for _ in range(at_once)))
+    return latencies[1:]
 
 
 if __name__ == "__main__":
