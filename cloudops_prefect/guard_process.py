@@ -59,8 +59,6 @@ def _stop(tree: ProcessTree, empty_looks_wanted: int) -> None:
         if members:
             empty_looks, empty_looks_wanted = 0, 2
             (tree.kill if time.monotonic() >= deadline else tree.terminate)(members)
-        elif tree.chase(signal.SIGKILL if time.monotonic() >= deadline else signal.SIGTERM):
-            empty_looks, empty_looks_wanted = 0, 2
         else:
             empty_looks += 1
             if empty_looks == empty_looks_wanted:

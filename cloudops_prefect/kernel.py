@@ -43,10 +43,6 @@ class Kernel(Protocol):
         """Every pid, with a number that changes when the pid is given to another process."""
         ...
 
-    def newest_pid(self) -> int:
-        """The pid that was given away last; 0 if that can't be told."""
-        ...
-
     def status(self, pid: int) -> Status | None:
         """Its status, or None when there is no such process."""
         ...
@@ -82,14 +78,6 @@ class ProcFs:
             for entry in entries:
                 if entry.name.isdigit():
                     yield int(entry.name), entry.inode()
-
-    def newest_pid(self) -> int:
-        """As `Kernel` says."""
-        # A kernel without checkpoints has only the other one, which some containers keep stale.
-        for path in ("/proc/sys/kernel/ns_last_pid", "/proc/loadavg"):
-            if text := _read(path, 4096):
-                return int(text.split()[-1])
-        return 0
 
     def status(self, pid: int) -> Status | None:
         """As `Kernel` says."""
@@ -169,10 +157,6 @@ class Psutil:
         for pid in psutil.pids():
             with suppress(psutil.Error):
                 yield pid, psutil.Process(pid).create_time()
-
-    def newest_pid(self) -> int:
-        """These systems give pids away in no order."""
-        return 0
 
     def status(self, pid: int) -> Status | None:
         """As `Kernel` says."""

@@ -50,9 +50,6 @@ _log = logging.getLogger(__name__)
 _table = ProcessTable()
 _numbers = itertools.count(1)
 
-# A process that is stopped can't act on a signal.
-_FIRST = (signal.SIGTERM, signal.SIGCONT)
-_LAST = (signal.SIGKILL,)
 _SETTLING = 0.2
 _LONGEST_SETTLING = 1.0
 _PATIENCE = 10.0
@@ -172,9 +169,7 @@ class _Command:
         if ended_by == "exit":
             leftovers = await self._settle()
         descriptions = self._describe(leftovers)
-        if self._tree.chased is not None:
-            descriptions = (*descriptions, self._tree.chased)
-        if descriptions or ended_by != "exit":
+        if leftovers or ended_by != "exit":
             # anyio's own cancellation comes back each time that it is caught.
             with CancelScope(shield=True):
                 await self._stop(grace_period)
@@ -251,8 +246,6 @@ class _Command:
         that can't print, or stays silent, has nothing that we would lose.
         """
         members = await self._look(since=self._exited_at)
-        if not members:
-            self._tree.chase(*_FIRST)
         self._last_output = self._loop.time()
         end = self._last_output + _LONGEST_SETTLING
         while members and any(pipe.open for pipe in self._pipes):
@@ -277,13 +270,11 @@ class _Command:
         self._tree.terminate(await self._look())
         while empty_looks < 2:
             members = await self._look()
-            now = self._loop.time()
-            signums = _LAST if now >= deadline else _FIRST
-            is_empty = not members and (self._exited or untouchable)
-            if is_empty and not self._tree.chase(*signums):
+            if not members and (self._exited or untouchable):
                 empty_looks += 1
                 continue
             empty_looks = 0
+            now = self._loop.time()
             if now >= deadline:
                 self._tree.kill(members)
                 untouchable = self._tree.leader_is_untouchable()

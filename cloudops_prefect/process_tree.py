@@ -27,8 +27,6 @@ GUARD_VARIABLE = "CLOUDOPS_GUARD"
 _MARKS = re.compile(rb"(?:\A|\0)" + MARK_VARIABLE.encode() + rb"=([^\0]*)")
 _GUARD = re.compile(rb"(?:\A|\0)" + GUARD_VARIABLE.encode() + rb"=")
 _MOST_PIDFDS = 64
-_CHASES = 50
-_NEWEST = 4
 _STAMP_NUMBER_BITS = 24
 _STAMP_OWNER_BITS = 38
 
@@ -86,8 +84,6 @@ class ProcessTable:
         self._members: dict[str, set[Process]] = {}
         self._looked_at = 0.0
         self._lock = threading.Lock()
-        self.missed_some = False
-        """Whether the last look came too late for processes that were there when it began."""
 
     def add(self, mark: str, leader: int | None) -> None:
         """From now on, processes that descend from `leader` or carry `mark` are kept by `mark`."""
@@ -127,7 +123,6 @@ class ProcessTable:
     def _refresh(self) -> None:
         newcomers: list[_Newcomer] = []
         listed: set[int] = set()
-        self.missed_some = False
         for pid, incarnation in self.kernel.pids():
             listed.add(pid)
             seen = self._seen.get(pid)
@@ -137,7 +132,6 @@ class ProcessTable:
             status = self.kernel.status(pid)
             if status is not None:
                 newcomers.append(_Newcomer(pid, incarnation, status))
-            self.missed_some |= status is None or not status.alive
         for pid in self._seen.keys() - listed:
             del self._seen[pid]
         # The older first: by then a parent and the leader of a session are known.
@@ -150,17 +144,11 @@ class ProcessTable:
         marks = frozenset[str]()
         if status.alive and not _GUARD.search(environ or b""):
             marks = _marks(environ or b"") | self._inherited(status) | self._stamped(pid)
-        if not marks:
-            self.missed_some |= not self._is_alive(pid)
         if environ is None and not marks:
             return
         self._seen[pid] = _Seen(newcomer.incarnation, marks)
         for mark in marks & self._members.keys():
             self._members[mark].add(Process(pid, status.start))
-
-    def _is_alive(self, pid: int) -> bool:
-        status = self.kernel.status(pid)
-        return status is not None and status.alive
 
     def _inherited(self, status: Status) -> frozenset[str]:
         marks: set[str] = set()
@@ -170,10 +158,6 @@ class ProcessTable:
             elif ancestor in self._seen:
                 marks |= self._seen[ancestor].marks
         return frozenset(marks)
-
-    def is_stamped(self, pid: int, mark: str) -> bool:
-        """Whether a process, or an ancestor of it, was given the stamp of `mark`."""
-        return mark in self._stamped(pid)
 
     def _stamped(self, pid: int) -> frozenset[str]:
         stamp = self.kernel.stamp(pid)
@@ -212,9 +196,6 @@ class ProcessTree:
     leader: int | None = None
     _members: dict[Process, Member] = field(default_factory=dict[Process, Member])
     _group_terminated: bool = False
-    _missed_some: bool = False
-    chased: Description | None = None
-    """What `chase` came upon last."""
 
     def __post_init__(self) -> None:
         self.table.add(self.mark, self.leader)
@@ -222,12 +203,10 @@ class ProcessTree:
     def look(self, since: float | None = None) -> list[Member]:
         """The members that are alive now and that we may signal; `since` as in the table's look."""
         known = self.table.look(self.mark, since)
-        self._missed_some = self.table.missed_some
         for process in list(known):
             status = self.table.kernel.status(process.pid)
             if status is None or not status.alive or status.start != process.start:
                 known.discard(process)
-                self._missed_some |= process not in self._members
                 self._forget(process)
                 _reap_orphan(process, status)
             elif process in self._members:
@@ -235,35 +214,6 @@ class ProcessTree:
             else:
                 self._members[process] = Member(process, status)
         return [member for member in self._members.values() if not member.untouchable]
-
-    def chase(self, *signums: signal.Signals) -> bool:
-        """Send signals to what is born and gone between two looks; tell whether there was any.
-
-        A process that goes on in another one every millisecond is dead before a look at all
-        processes comes to it; one at the newest of them comes in time. Nothing is done where the
-        last look has missed none.
-        """
-        return self._missed_some and any(self._signal_newest(signums) for _ in range(_CHASES))
-
-    def _signal_newest(self, signums: tuple[signal.Signals, ...]) -> bool:
-        newest = self.table.kernel.newest_pid()
-        pids = range(max(newest - _NEWEST, 1), newest + 1)
-        return any(self._signal_stamped(pid, signums) for pid in reversed(pids))
-
-    def _signal_stamped(self, pid: int, signums: tuple[signal.Signals, ...]) -> bool:
-        if pid == self.leader or not self.table.is_stamped(pid, self.mark):
-            return False
-        status = self.table.kernel.status(pid)
-        if status is None or not status.alive:
-            return False
-        description = self.describe(pid)
-        member = Member(Process(pid, status.start), status)
-        sent = self._send(member, *signums)
-        if member.pidfd is not None:
-            os.close(member.pidfd)
-        if sent:
-            self.chased = description
-        return sent
 
     def untouchable(self) -> list[Member]:
         """Members alive at the last look that the system doesn't let us signal."""

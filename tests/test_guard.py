@@ -1,5 +1,4 @@
 import asyncio
-import fcntl
 import json
 import os
 import signal
@@ -29,14 +28,6 @@ COMMANDS = {
     "floods": program("floods"),
     "is stopped": ["bash", "-c", "sleep 60 & kill -STOP $!; echo ready; kill -STOP $$"],
 }
-
-
-def is_free(path: Path) -> bool:
-    """Whether nobody holds the lock of a file."""
-    with path.open() as file, suppress(BlockingIOError):
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        return True
-    return False
 
 
 class Flow:
@@ -107,17 +98,6 @@ class TestAKilledFlow:
         assert len(processes(mark)) == 2
         killed.kill()
         await soon(lambda: processes(mark) == [], seconds=2)
-
-    async def test_leaves_nothing_of_what_never_stays_in_one_process(self, flow, tmp_path):
-        if this_kernel().stamp(os.getpid()):
-            pytest.skip("this process is a command's itself: its commands keep the outer stamp")
-        path = tmp_path / "alive"
-        chain = program("never_stays", "0.001", str(path))
-        killed = flow(["bash", "-c", '"$@"; sleep 60', "bash", *chain])
-        killed.until_printed(b"ready")
-        assert not is_free(path)
-        killed.kill()
-        await soon(lambda: is_free(path), seconds=2)
 
     async def test_killed_while_it_starts_commands_leaves_nothing(self, flow):
         for delay in range(5):

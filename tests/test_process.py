@@ -1,5 +1,4 @@
 import asyncio
-import fcntl
 import gc
 import multiprocessing
 import os
@@ -385,16 +384,6 @@ class TestLeavesSomethingBehind:
             took.append(time.perf_counter() - start)
         table.remove("ab.1", None)
         assert min(took) < 0.001
-
-    async def test_what_never_stays_in_one_process_is_stopped(self, command, tmp_path):
-        if this_kernel().stamp(os.getpid()):
-            pytest.skip("this process is a command's itself: its commands keep the outer stamp")
-        path = tmp_path / "alive"
-        outcome = await command.run(program("never_stays", "0.001", str(path)), grace_period=0.1)
-        assert len(outcome.leftovers) == 1
-        with path.open() as file:
-            # As long as one of them lives it has the lock.
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 class TestWithoutFileDescriptors:
