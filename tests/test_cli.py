@@ -230,7 +230,7 @@ def test_a_plan_fails_with_exit_code_1_and_a_summary(cloudops, tmp_path):
     assert "[second] wrong" in done.stdout
     assert "never" not in done.stdout
     assert re.search(r"^second +failed +3 ", done.stdout, re.MULTILINE)
-    assert re.search(r"^third +cancelled ", done.stdout, re.MULTILINE)
+    assert re.search(r"^third +cancelled$", done.stdout, re.MULTILINE)
     assert "failed: 1 of 3 commands completed" in done.stdout
 
 

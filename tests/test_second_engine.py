@@ -26,7 +26,12 @@ async def test_it_gives_the_same_answers_about_what_has_ended(api, config, other
         log = await engine.read_logs(execution_id)
     assert other("get_plan_result", execution_id) == result.model_dump(mode="json")
     assert other("get_result", execution_id) == result.as_result().model_dump(mode="json")
-    assert other("list_executions") == [one.model_dump(mode="json") for one in listed]
+    told = {one["id"]: one for one in other("list_executions")}
+    # Of what other tests run here the durations grow; fewer than half of the list can be new.
+    ended = [one for one in listed[:50] if one.status.is_final]
+    assert execution_id in {one.id for one in ended}
+    for one in ended:
+        assert told[str(one.id)] == one.model_dump(mode="json")
     assert sorted(other("read_logs", execution_id).split()) == sorted(log.split()) == ["err", "out"]
     for request, one in zip(plan.commands, result.results, strict=True):
         assert other("get_status", request.id) == one.status
