@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 
 _EXEC_RETRIES = 20
@@ -41,6 +41,14 @@ class Kernel(Protocol):
 
     def pids(self) -> Iterator[tuple[int, float]]:
         """Every pid, with a number that changes when the pid is given to another process."""
+        ...
+
+    def newest_pid(self) -> int:
+        """The pid, or thread's number, that was given away last; 0 if that can't be told."""
+        ...
+
+    def those_of(self, pids: Iterable[int]) -> Iterator[tuple[int, float]]:
+        """Those of `pids` that are there, threads among them, each with the number as in `pids`."""
         ...
 
     def status(self, pid: int) -> Status | None:
@@ -79,6 +87,20 @@ class ProcFs:
                 if entry.name.isdigit():
                     yield int(entry.name), entry.inode()
 
+    def newest_pid(self) -> int:
+        """As `Kernel` says."""
+        # A kernel that can't save and restore processes has only the second.
+        for path in ("/proc/sys/kernel/ns_last_pid", "/proc/loadavg"):
+            if text := _read(path, 4096):
+                return int(text.split()[-1])
+        return 0
+
+    def those_of(self, pids: Iterable[int]) -> Iterator[tuple[int, float]]:
+        """As `Kernel` says."""
+        for pid in pids:
+            with suppress(FileNotFoundError):
+                yield pid, os.stat(f"/proc/{pid}").st_ino  # noqa: PTH116 (no Path for each pid)
+
     def status(self, pid: int) -> Status | None:
         """As `Kernel` says."""
         stat = _read(f"/proc/{pid}/stat", 4096)
@@ -86,6 +108,9 @@ class ProcFs:
             return None
         # The program's name stands in parentheses and may hold spaces and parentheses itself.
         fields = stat[stat.rindex(b")") + 2 :].split()
+        # A thread can be read by its number, too. It has no signal to send to a parent.
+        if fields[35] == b"-1":
+            return None
         # The first thread of a process may end before the others: it is a zombie then, and the
         # process is alive.
         alive = fields[0] not in b"ZXx" or (fields[0] == b"Z" and int(fields[17]) > 1)
@@ -155,6 +180,18 @@ class Psutil:
 
         # Not process_iter, which doesn't notice that a pid has changed hands.
         for pid in psutil.pids():
+            with suppress(psutil.Error):
+                yield pid, psutil.Process(pid).create_time()
+
+    def newest_pid(self) -> int:
+        """These systems don't tell."""
+        return 0
+
+    def those_of(self, pids: Iterable[int]) -> Iterator[tuple[int, float]]:
+        """As `Kernel` says."""
+        import psutil
+
+        for pid in pids:
             with suppress(psutil.Error):
                 yield pid, psutil.Process(pid).create_time()
 

@@ -14,9 +14,12 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from cloudops_prefect.kernel import Kernel, Status, open_pidfd, this_kernel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MARK_VARIABLE = "CLOUDOPS_PROCESS_TREE"
 """Holds the marks of all commands that a process descends from, the outermost first, by colons."""
@@ -27,6 +30,9 @@ GUARD_VARIABLE = "CLOUDOPS_GUARD"
 _MARKS = re.compile(rb"(?:\A|\0)" + MARK_VARIABLE.encode() + rb"=([^\0]*)")
 _GUARD = re.compile(rb"(?:\A|\0)" + GUARD_VARIABLE.encode() + rb"=")
 _MOST_PIDFDS = 64
+_MOST_ROUNDS = 100
+_MOST_BORN = 1000
+_MOST_UNSEEN = 4
 _STAMP_NUMBER_BITS = 24
 _STAMP_OWNER_BITS = 38
 
@@ -121,9 +127,40 @@ class ProcessTable:
             return self._members[mark]
 
     def _refresh(self) -> None:
+        newest = self.kernel.newest_pid()
+        self._list()
+        self._meet_newborn(newest)
+
+    def _meet_newborn(self, newest: int) -> None:
+        """Meet what was born since the pid `newest` was given away, until there is no more.
+
+        What goes on in another process every millisecond is dead before a list comes to it, and
+        the next one is born behind the list.
+        """
+        # A pid is given away a little before its process can be seen: some are met once more.
+        quiet_rounds, quiet_rounds_wanted = 0, 1
+        for _ in range(_MOST_ROUNDS):
+            before, newest = newest, self.kernel.newest_pid()
+            if before <= newest <= before + _MOST_BORN:
+                first = max(before - _MOST_UNSEEN, 0) + 1
+                self._meet_all(self.kernel.those_of(range(first, newest + 1)))
+            else:
+                self._list()
+            quiet_rounds += 1
+            if newest != before:
+                quiet_rounds, quiet_rounds_wanted = 0, 2
+            if quiet_rounds == quiet_rounds_wanted:
+                break
+
+    def _list(self) -> None:
+        listed = self._meet_all(self.kernel.pids())
+        for pid in self._seen.keys() - listed:
+            del self._seen[pid]
+
+    def _meet_all(self, pids: Iterator[tuple[int, float]]) -> set[int]:
         newcomers: list[_Newcomer] = []
         listed: set[int] = set()
-        for pid, incarnation in self.kernel.pids():
+        for pid, incarnation in pids:
             listed.add(pid)
             seen = self._seen.get(pid)
             if pid in self._leaders or (seen is not None and seen.incarnation == incarnation):
@@ -132,11 +169,10 @@ class ProcessTable:
             status = self.kernel.status(pid)
             if status is not None:
                 newcomers.append(_Newcomer(pid, incarnation, status))
-        for pid in self._seen.keys() - listed:
-            del self._seen[pid]
         # The older first: by then a parent and the leader of a session are known.
         for newcomer in sorted(newcomers, key=lambda new: (new.status.start, new.pid)):
             self._meet(newcomer)
+        return listed
 
     def _meet(self, newcomer: _Newcomer) -> None:
         pid, status = newcomer.pid, newcomer.status
@@ -202,10 +238,21 @@ class ProcessTree:
 
     def look(self, since: float | None = None) -> list[Member]:
         """The members that are alive now and that we may signal; `since` as in the table's look."""
-        known = self.table.look(self.mark, since)
+        for _ in range(_MOST_ROUNDS):
+            gone_unseen = self._update(self.table.look(self.mark, since))
+            since = None
+            # What such a one has gone on in was not yet there.
+            if self._members or not gone_unseen:
+                break
+        return [member for member in self._members.values() if not member.untouchable]
+
+    def _update(self, known: set[Process]) -> bool:
+        """Bring the members up to date; tell whether any has come and gone since the last look."""
+        gone_unseen = False
         for process in list(known):
             status = self.table.kernel.status(process.pid)
             if status is None or not status.alive or status.start != process.start:
+                gone_unseen |= process not in self._members
                 known.discard(process)
                 self._forget(process)
                 _reap_orphan(process, status)
@@ -213,7 +260,7 @@ class ProcessTree:
                 self._members[process].status = status
             else:
                 self._members[process] = Member(process, status)
-        return [member for member in self._members.values() if not member.untouchable]
+        return gone_unseen
 
     def untouchable(self) -> list[Member]:
         """Members alive at the last look that the system doesn't let us signal."""

@@ -1,5 +1,6 @@
 """Commands as the tests run them: what they print is recorded, and what they leave is found."""
 
+import fcntl
 import os
 import sys
 from contextlib import suppress
@@ -81,6 +82,14 @@ def _has(process: psutil.Process, mark: str) -> bool:
             return False
         return process.environ().get(MARK) == mark or mark in process.cmdline()
     return False
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of a file."""
+    with path.open() as file, suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return False
+    return True
 
 
 def guards_of(pid: int) -> list[psutil.Process]:

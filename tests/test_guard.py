@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 import psutil
 import pytest
-from running import PROGRAMS, PROJECT, Running, guards_of, processes, program, soon
+from running import PROGRAMS, PROJECT, Running, guards_of, is_locked, processes, program, soon
 
 from cloudops_prefect import guard
 from cloudops_prefect.kernel import this_kernel
@@ -98,6 +98,14 @@ class TestAKilledFlow:
         assert len(processes(mark)) == 2
         killed.kill()
         await soon(lambda: processes(mark) == [], seconds=2)
+
+    async def test_leaves_nothing_of_what_never_stays_in_one_process(self, flow, tmp_path):
+        lock = tmp_path / "lock"
+        killed = flow(["bash", "-c", '"$@"; sleep 60', "bash", *program("never_stays", str(lock))])
+        killed.until_printed(b"ready")
+        assert is_locked(lock)
+        killed.kill()
+        await soon(lambda: not is_locked(lock), seconds=2)
 
     async def test_killed_while_it_starts_commands_leaves_nothing(self, flow):
         for delay in range(5):

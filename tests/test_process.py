@@ -14,7 +14,7 @@ from pathlib import Path
 import anyio
 import psutil
 import pytest
-from running import PROGRAMS, PROJECT, Running, processes, program, soon
+from running import PROGRAMS, PROJECT, Running, is_locked, processes, program, soon
 
 from cloudops_prefect import process as process_module
 from cloudops_prefect import process_tree
@@ -165,6 +165,12 @@ class TestIsStopped:
         outcome, took = await until_ready(command, argv, grace_period=0.3, reason="timeout")
         assert outcome.ended_by == "timeout"
         assert 0.3 <= took < 1.3
+
+    async def test_what_never_stays_in_one_process_is_gone(self, command, tmp_path):
+        lock = tmp_path / "lock"
+        chain = ["bash", "-c", '"$@"; sleep 60', "bash", *program("never_stays", str(lock))]
+        await until_ready(command, chain, grace_period=0.1)
+        assert not is_locked(lock)
 
     async def test_a_timeout_counts_from_the_start(self, command):
         outcome = await command.run(SHELL_WITH_CHILDREN, timeout=0.3)
@@ -339,6 +345,12 @@ class TestLeavesSomethingBehind:
             pytest.skip("this process is a command's itself: its commands keep the outer stamp")
         outcome = await command.run(program("double_fork", "exit", "silent", "bare", command.mark))
         assert len(outcome.leftovers) == 1
+
+    async def test_it_is_found_when_it_never_stays_in_one_process(self, command, tmp_path):
+        lock = tmp_path / "lock"
+        outcome = await command.run(program("never_stays", str(lock)), grace_period=0.1)
+        assert outcome.leftovers
+        assert not is_locked(lock)
 
     async def test_what_is_about_to_end_may_print_its_last(self, command):
         outcome = await command.run(["bash", "-c", "exec > >(sleep 0.1; cat); echo hello"])
