@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import zlib
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from prefect.client.schemas.actions import ArtifactCreate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.sorting import ArtifactSort
 from prefect.settings import get_current_settings
-from pydantic_core import from_json, to_json
+from pydantic_core import from_json, to_json, to_jsonable_python
 
 from cloudops_prefect.errors import InvalidPlanError, ValidationError
 from cloudops_prefect.models import DependencyGraphStrategy, ExecutionPlan, ExecutionRequest
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import Artifact, FlowRun
 
 LARGEST_INLINE = 256 * 1024
-"""Bytes of a plan that parameters hold: half of what the API takes, which counts otherwise."""
+"""Bytes of a plan that parameters hold: half of what the API takes."""
 PART = 1024 * 1024
 PAGE = 50
 SHOWN = 1000
@@ -47,13 +48,23 @@ async def stored_parameters(
         ValidationError: if a single request is larger than the API takes.
     """
     parameters = parameters_of(item)
-    size = len(to_json(parameters))
     if isinstance(item, ExecutionPlan):
-        return parameters if size <= LARGEST_INLINE else await _store(client, item, parameters)
-    limit = get_current_settings().server.api.max_parameter_size
+        return await _store(client, item, parameters) if is_large(parameters) else parameters
+    size, limit = _size(parameters), get_current_settings().server.api.max_parameter_size
     if size > limit:
         raise ValidationError(f"a request of {size:,} bytes: the API takes {limit:,}")
     return parameters
+
+
+def is_large(value: Any) -> bool:
+    """Whether a plan, or what is to become one, is to be stored and not sent as a parameter."""
+    return _size(value) > LARGEST_INLINE
+
+
+def _size(value: Any) -> int:
+    # As the API counts: what is not ASCII has six bytes, or twelve.
+    written = to_jsonable_python(value, serialize_unknown=True)
+    return len(json.dumps(written, separators=(",", ":")))
 
 
 async def with_stored_plan(client: PrefectClient, flow_run: FlowRun) -> FlowRun:

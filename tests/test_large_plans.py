@@ -143,3 +143,12 @@ async def test_a_request_that_the_api_would_not_take_is_refused_in_words(api, co
     async with ExecutionEngine(config) as engine:
         with pytest.raises(ValidationError, match="the API takes 524,288"):
             await engine.execute(request)
+
+
+async def test_how_the_api_counts_is_how_plans_are_measured(api, config):
+    # Some 200 KB as UTF-8, and 600 KB with each letter as an escape.
+    request = shell("echo called", env={"PADDING": "\u00e4" * 50_000})
+    plan = ExecutionPlan(commands=[request, request])
+    async with ExecutionEngine(config) as engine:
+        result = await engine.wait(await engine.execute_plan(plan), timeout=30)
+    assert result.status is ExecutionStatus.COMPLETED
