@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
-from prefect import Flow
 from prefect.context import FlowRunContext
 from prefect.settings import get_current_settings
 
 from cloudops_prefect.artifacts import PlanProgress, results_table
+from cloudops_prefect.called_flows import CompiledFlow
 from cloudops_prefect.control import sigterm
 from cloudops_prefect.crashes import shows_that_it_lives
 from cloudops_prefect.delivery import until_delivered
@@ -21,8 +21,9 @@ from cloudops_prefect.errors import ExecutionError
 from cloudops_prefect.graph import Wiring
 from cloudops_prefect.left_results import tell_left_results_of
 from cloudops_prefect.models import PlanExecutionResult
-from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, plan_run_name
+from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN
 from cloudops_prefect.plan_run import PlanRun
+from cloudops_prefect.presenting import present
 from cloudops_prefect.records import read_results
 from cloudops_prefect.services import current_services
 from cloudops_prefect.state_events import related_resources
@@ -31,8 +32,9 @@ from cloudops_prefect.unbegun import has_begun
 from cloudops_prefect.unrecorded import completed_without_record
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator, Sequence
+    from collections.abc import Coroutine, Generator, Sequence
 
+    from prefect import Flow
     from prefect.client.schemas.objects import FlowRun, State
 
     from cloudops_prefect.config import ExecutionConfig
@@ -58,7 +60,7 @@ def compile_plan(
 
     Calling the flow runs the plan and returns its `PlanExecutionResult`; a plan that did not
     complete raises an error that has it as `result`. The edges between the task runs are the
-    plan's.
+    plan's. As any run's at the API, the plan is a parameter of the run, and not secret.
 
     Raises:
         ValidationError: if the plan is refused.
@@ -66,11 +68,12 @@ def compile_plan(
     wiring = Wiring.of_plan(plan)
 
     async def run() -> Any:
-        return or_try_again(await run_plan_here(plan, wiring, config))
+        async with current_services(config) as services:
+            await present(services, current_flow_run(), plan)
+            state = await run_plan_here(plan, wiring, config)
+        return or_try_again(state)
 
-    flow = _without_parameters(run, RUN_PLAN)
-    flow.flow_run_name = plan_run_name(plan, config).replace("{", "{{").replace("}", "}}")
-    return flow
+    return CompiledFlow(run, plan, name=RUN_PLAN, **flow_options())
 
 
 def compile_command(
@@ -79,16 +82,12 @@ def compile_command(
     """Turns a request into a Prefect flow without parameters, of one task run."""
 
     async def run() -> Any:
-        return or_try_again(await run_command_here(request, config))
+        async with current_services(config) as services:
+            await present(services, current_flow_run(), request)
+            state = await run_command_here(request, config)
+        return or_try_again(state)
 
-    return _without_parameters(run, RUN_COMMAND)
-
-
-def _without_parameters(
-    run: Callable[[], Coroutine[Any, Any, Any]], name: str
-) -> Flow[[], Coroutine[Any, Any, Any]]:
-    # To validate none, Prefect would make pydantic models and import pydantic's old version.
-    return Flow(run, name=name, validate_parameters=False, **flow_options())
+    return CompiledFlow(run, request, name=RUN_COMMAND, **flow_options())
 
 
 async def run_plan_here(

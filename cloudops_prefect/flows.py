@@ -4,14 +4,14 @@ Annotations are evaluated here: Prefect may load this file under a name that is 
 where it could not find what a string stands for.
 """
 
-from collections.abc import Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, ParamSpec
 
-from prefect import flow, get_client
+from prefect import Flow, flow, get_client
 from prefect.client.schemas.objects import State
 from prefect.states import Failed
 
+from cloudops_prefect.called_flows import PlanFlow
 from cloudops_prefect.cancellation import cancel_commands
 from cloudops_prefect.compilation import (
     compile_command,
@@ -23,34 +23,34 @@ from cloudops_prefect.compilation import (
     run_plan_here,
 )
 from cloudops_prefect.control import sigterm
-from cloudops_prefect.delivery import until_delivered
 from cloudops_prefect.errors import ValidationError
 from cloudops_prefect.graph import Wiring
 from cloudops_prefect.models import ExecutionPlan, ExecutionRequest
-from cloudops_prefect.naming import (
-    RUN_COMMAND,
-    RUN_PLAN,
-    is_made_up,
-    plan_run_name,
-    shown_name,
-    shown_text,
-    tags_of,
-)
+from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, shown_text
 from cloudops_prefect.orphaned import outlive_the_worker
 from cloudops_prefect.parameters import plan_of, request_of
 from cloudops_prefect.plan_store import with_stored_plan
+from cloudops_prefect.presenting import present
 from cloudops_prefect.services import Services, current_services
 from cloudops_prefect.stranded import leave_if_taken
 from cloudops_prefect.unbegun import tell_cancellation_at_exit
 
 __all__ = ["compile_command", "compile_plan", "run_command", "run_plan"]
 
+P = ParamSpec("P")
+
 # Prefect's engine loads this module before it asks the API whether the run may begin.
 outlive_the_worker()
 tell_cancellation_at_exit()
 
 
-@flow(name=RUN_PLAN, **flow_options())
+def _plan_flow(
+    fn: Callable[P, Coroutine[Any, Any, Any]],
+) -> Flow[P, Coroutine[Any, Any, Any]]:
+    return PlanFlow(fn, name=RUN_PLAN, **flow_options())
+
+
+@_plan_flow
 async def run_plan(plan: ExecutionPlan) -> Any:
     """Runs a plan of commands.
 
@@ -67,8 +67,7 @@ async def _run_plan(plan: ExecutionPlan) -> State[Any]:
         try:
             with sigterm.cancels(services.control(current_flow_run().id)):
                 plan = plan_of(await with_stored_plan(services.client, current_flow_run())) or plan
-                name = plan_run_name(plan, services.config)
-                await _present(services, name, tags_of(plan.id, plan.metadata))
+                await present(services, current_flow_run(), plan)
                 await _heed_earlier_cancellation(services)
                 return await run_plan_here(plan, Wiring.of_plan(plan))
         except ValidationError as error:
@@ -93,8 +92,7 @@ async def _run_command(request: ExecutionRequest) -> State[Any]:
         # Inside: the services' task group would wrap the error.
         try:
             with sigterm.cancels(services.control(current_flow_run().id)):
-                name = shown_name(request, services.config)
-                await _present(services, name, tags_of(request.id, request.metadata))
+                await present(services, current_flow_run(), request)
                 await _heed_earlier_cancellation(services)
                 return await run_command_here(request)
         except ValidationError as error:
@@ -107,19 +105,6 @@ async def _heed_other_processes() -> None:
     if flow_run.work_pool_name is not None:
         async with get_client() as client:
             await leave_if_taken(client, flow_run)
-
-
-async def _present(services: Services, name: str, tags: Sequence[str]) -> None:
-    """Gives a run that a form or a schedule started the name and tags that an engine gives."""
-    flow_run = current_flow_run()
-    if not is_made_up(flow_run.name):
-        name = flow_run.name
-    if name == flow_run.name and set(tags) <= set(flow_run.tags):
-        return
-    both = list(dict.fromkeys([*flow_run.tags, *tags]))
-    await until_delivered(
-        partial(services.client.update_flow_run, flow_run.id, name=name, tags=both)
-    )
 
 
 async def _heed_earlier_cancellation(services: Services) -> None:

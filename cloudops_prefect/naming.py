@@ -13,12 +13,13 @@ from prefect.settings import get_current_settings
 
 from cloudops_prefect import shown
 from cloudops_prefect.config import ExecutionConfig
+from cloudops_prefect.models import ExecutionPlan
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from uuid import UUID
 
-    from cloudops_prefect.models import ExecutionMetadata, ExecutionPlan, ExecutionRequest
+    from cloudops_prefect.models import ExecutionMetadata, ExecutionRequest
 
 RUN_COMMAND = "run-command"
 RUN_PLAN = "run-plan"
@@ -55,6 +56,13 @@ def plan_run_name(plan: ExecutionPlan, config: ExecutionConfig | None = None) ->
     first = shown_name(plan.commands[0], config) if plan.commands else ""
     others = f" and {len(plan.commands) - 1} more" if len(plan.commands) > 1 else ""
     return " ".join(shown_description(plan, config).split()) or f"{first}{others}"
+
+
+def run_name(item: ExecutionPlan | ExecutionRequest, config: ExecutionConfig | None = None) -> str:
+    """Names the run of a plan or of a single request."""
+    if isinstance(item, ExecutionPlan):
+        return plan_run_name(item, config)
+    return shown_name(item, config)
 
 
 def shown_description(plan: ExecutionPlan, config: ExecutionConfig | None = None) -> str:

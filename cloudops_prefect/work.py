@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from cloudops_prefect.compilation import compile_command, compile_plan
 from cloudops_prefect.models import ExecutionPlan, ExecutionRequest
-from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, plan_run_name, shown_name, tags_of
+from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, run_name, tags_of
 from cloudops_prefect.plan_store import stored_parameters
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from prefect import Flow
     from prefect.client.schemas.objects import FlowRun, State
 
-    from cloudops_prefect.config import ExecutionConfig
     from cloudops_prefect.services import Services
 
 
@@ -31,18 +30,10 @@ class Work:
         """The flow that runs it when it is deployed."""
         return RUN_PLAN if isinstance(self.item, ExecutionPlan) else RUN_COMMAND
 
-    def run_name(self, config: ExecutionConfig) -> str:
-        """Returns what its run is called, without secrets."""
-        if isinstance(self.item, ExecutionPlan):
-            return plan_run_name(self.item, config)
-        return shown_name(self.item, config)
-
     def compiled(self, services: Services) -> Flow[[], Any]:
         """Returns the flow that runs it here."""
         if isinstance(self.item, ExecutionPlan):
             flow = compile_plan(self.item, services.config)
-            # Its run has the name already; to `with_options` None means that nothing changes.
-            flow.flow_run_name = None
         else:
             flow = compile_command(self.item, services.config)
         # Prefect's setting for flows that say nothing: an execution ends once.
@@ -61,7 +52,7 @@ class Work:
             deployment_id,
             parameters=await stored_parameters(services.client, self.item),
             state=state,
-            name=self.run_name(services.config),
+            name=run_name(self.item, services.config),
             tags=tags_of(self.item.id, self.item.metadata),
             idempotency_key=idempotency_key,
         )

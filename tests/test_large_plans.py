@@ -2,10 +2,14 @@
 
 import time
 
+import anyio
 import pytest
 from engines import shell
+from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.exceptions import ParameterTypeError
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.utilities.callables import parameter_schema
 from workers import create_pool
 
@@ -143,6 +147,47 @@ async def test_a_request_that_the_api_would_not_take_is_refused_in_words(api, co
     async with ExecutionEngine(config) as engine:
         with pytest.raises(ValidationError, match="the API takes 524,288"):
             await engine.execute(request)
+
+
+@pytest.mark.parametrize("given", ["positional", "keyword", "dict", "state", "subflow", "retries"])
+async def test_a_large_plan_that_a_caller_gives_to_the_flow_runs(api, forgotten, given):
+    plan = large(20, "echo called")
+    written = plan.model_dump(mode="json")
+
+    @flow
+    async def caller():
+        return await run_plan(plan)
+
+    async def state():
+        return await (await run_plan(plan, return_state=True)).aresult()
+
+    call = {
+        "positional": lambda: run_plan(plan),
+        "keyword": lambda: run_plan(plan=plan),
+        "dict": lambda: run_plan(written),
+        "state": state,
+        "subflow": caller,
+        "retries": lambda: run_plan.with_options(retries=1)(plan),
+    }[given]
+    told = await call()
+    assert told.results[19].stdout == "called\n"
+    forgotten()
+    async with ExecutionEngine() as engine:
+        result = await engine.get_plan_result(plan.id)
+    assert (result.execution_id, result.stats.completed) == (told.execution_id, 20)
+
+
+def test_a_large_plan_runs_where_no_event_loop_does(prefect_api):
+    plan = large(20, "echo called")
+    with temporary_settings({PREFECT_API_URL: prefect_api}):
+        result = anyio.run(run_plan, plan)
+    assert result.stats.completed == 20
+
+
+async def test_a_large_plan_that_is_no_plan_is_refused_as_a_small_one(api):
+    written = large(20, "true").model_dump(mode="json") | {"strategy": {"type": "sideways"}}
+    with pytest.raises(ParameterTypeError, match="sideways"):
+        await run_plan(written)
 
 
 async def test_how_the_api_counts_is_how_plans_are_measured(api, config):

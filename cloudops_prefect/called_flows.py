@@ -1,0 +1,78 @@
+"""Flows that a caller calls: their runs have as parameter what they run, however large it is."""
+
+from __future__ import annotations
+
+from copy import copy
+from typing import TYPE_CHECKING, Any, Self
+
+from prefect import Flow, get_client
+from prefect.utilities.callables import get_call_parameters
+
+from cloudops_prefect.models import ExecutionPlan
+from cloudops_prefect.parameters import parameters_of
+from cloudops_prefect.plan_store import is_large, stored_parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from cloudops_prefect.models import ExecutionRequest
+
+
+class _CalledFlow(Flow[..., Any]):
+    def with_options(self, **options: Any) -> Self:
+        """Returns a flow of the same class; Prefect's own method returns a plain `Flow`."""
+        changed = copy(self)
+        vars(changed).update(vars(super().with_options(**options)))
+        return changed
+
+    async def _call(self, *args: Any, **kwargs: Any) -> Any:
+        return await super().__call__(*args, **kwargs)  # pyright: ignore[reportUnknownMemberType]
+
+
+class CompiledFlow(_CalledFlow):
+    """A flow without parameters, whose runs have at the API what it was made of as the parameter.
+
+    Whoever reads a run sees the same as of one that an engine has created.
+    """
+
+    def __init__(
+        self,
+        fn: Callable[[], Coroutine[Any, Any, Any]],
+        item: ExecutionPlan | ExecutionRequest,
+        **options: Any,
+    ) -> None:
+        # To validate none, Prefect would make pydantic models and import pydantic's old version.
+        super().__init__(fn, validate_parameters=False, **options)
+        self._item = item
+        self._sent: dict[str, Any] | None = None
+
+    async def __call__(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Runs the flow."""
+        self._sent = await _sent_parameters(self._item)
+        return await self._call(*args, **kwargs)
+
+    def serialize_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        """Returns what a new run has as parameters at the API."""
+        return self._sent or parameters_of(self._item)
+
+
+class PlanFlow(_CalledFlow):
+    """A flow whose parameter is a plan; a large one is stored, and the parameter names it."""
+
+    async def __call__(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Runs the flow."""
+        given = {name: kwargs.pop(name) for name in ("return_state", "wait_for") if name in kwargs}
+        parameters = get_call_parameters(self.fn, args, kwargs)
+        plan = parameters["plan"]
+        if isinstance(plan, (dict, ExecutionPlan)) and is_large(plan):
+            parameters = await _sent_parameters(self.validate_parameters(parameters)["plan"])
+        return await self._call(**parameters, **given)
+
+
+async def _sent_parameters(item: ExecutionPlan | ExecutionRequest) -> dict[str, Any]:
+    parameters = parameters_of(item)
+    # A client is worth its time only where there is something to be stored.
+    if not is_large(parameters):
+        return parameters
+    async with get_client() as client:
+        return await stored_parameters(client, item)

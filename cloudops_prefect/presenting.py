@@ -1,0 +1,33 @@
+"""Under which name and tags a run is found at the API, whoever has started it."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from cloudops_prefect.delivery import until_delivered
+from cloudops_prefect.naming import is_made_up, run_name, tags_of
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import FlowRun
+
+    from cloudops_prefect.models import ExecutionPlan, ExecutionRequest
+    from cloudops_prefect.services import Services
+
+
+async def present(
+    services: Services, flow_run: FlowRun, item: ExecutionPlan | ExecutionRequest
+) -> None:
+    """Gives a run that a caller, a form or a schedule started the name and tags of an engine's."""
+    if flow_run.id in services.driven:
+        return
+    name = flow_run.name
+    if is_made_up(name):
+        name = run_name(item, services.config)
+    tags = tags_of(item.id, item.metadata)
+    if name == flow_run.name and set(tags) <= set(flow_run.tags):
+        return
+    both = list(dict.fromkeys([*flow_run.tags, *tags]))
+    await until_delivered(
+        partial(services.client.update_flow_run, flow_run.id, name=name, tags=both)
+    )

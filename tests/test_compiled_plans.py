@@ -1,0 +1,115 @@
+"""Flows of `compile_plan` as somebody calls them: their runs are a plan's like any other."""
+
+from contextlib import suppress
+from uuid import UUID, uuid4
+
+import anyio
+import pytest
+from engines import shell
+from in_process import Cloudops
+from prefect import flow, get_client, tags
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
+from prefect.client.schemas.objects import FlowRun
+
+from cloudops_prefect import (
+    CommandFailedError,
+    ExecutionEngine,
+    ExecutionError,
+    ExecutionMetadata,
+    ExecutionPlan,
+    ExecutionStatus,
+    compile_plan,
+)
+from cloudops_prefect.flows import compile_command
+
+pytestmark = [pytest.mark.anyio, pytest.mark.server]
+
+
+def plan_of(*commands: str, padding: str = "") -> ExecutionPlan:
+    batch = uuid4().hex
+    env = {f"PADDING_{number}": padding for number in range(20)} if padding else {}
+    return ExecutionPlan(
+        description=f"Release {batch}",
+        metadata=ExecutionMetadata(tags={"batch": batch}),
+        commands=[shell(command, name=f"c{n}", env=env) for n, command in enumerate(commands)],
+    )
+
+
+async def runs_of(item: ExecutionPlan) -> list[FlowRun]:
+    wanted = FlowRunFilter(tags=FlowRunFilterTags(all_=[f"batch:{item.metadata.tags['batch']}"]))
+    async with get_client() as client:
+        return await client.read_flow_runs(flow_run_filter=wanted)
+
+
+@pytest.mark.parametrize("padding", ["", "x" * 30_000], ids=["small", "large"])
+async def test_its_run_is_listed_found_and_read_as_a_plans(api, config, padding):
+    plan = plan_of("echo one", "echo two", padding=padding)
+    with tags("mine"):
+        told = await compile_plan(plan, config)()
+    (run,) = await runs_of(plan)
+    assert run.name == plan.description
+    assert {"mine", f"cloudops-id:{plan.id}"} <= set(run.tags)
+    async with ExecutionEngine(config) as engine:
+        (listed,) = [one for one in await engine.list_executions() if one.id == run.id]
+        result = await engine.get_plan_result(plan.id)
+        second = await engine.get_result(plan.commands[1].id)
+        logs = await engine.read_logs(run.id)
+    assert (listed.kind, listed.name) == ("plan", plan.description)
+    assert result.execution_id == told.execution_id == run.id
+    assert [one.id for one in result.results] == [one.id for one in plan.commands]
+    assert (second.stdout, second.status) == ("two\n", ExecutionStatus.COMPLETED)
+    assert "one\n" in logs
+
+
+async def test_resuming_it_runs_only_what_has_not_completed(api, config, tmp_path):
+    counter, gate = tmp_path / "counter", tmp_path / "gate"
+    plan = plan_of(f"echo x >> {counter}", f"test -e {gate}")
+    with pytest.raises(ExecutionError):
+        await compile_plan(plan, config)()
+    (run,) = await runs_of(plan)
+    gate.touch()
+    async with ExecutionEngine(config) as engine:
+        assert await engine.resume(run.id) == run.id
+        result = await engine.wait(run.id, timeout=30)
+    assert result.status is ExecutionStatus.COMPLETED
+    assert [one.id for one in result.results] == [one.id for one in plan.commands]
+    assert counter.read_text() == "x\n"
+
+
+async def test_the_command_line_shows_it_as_a_plan(api, config, tmp_path):
+    plan = plan_of("echo one", "exit 3")
+    with suppress(ExecutionError):
+        await compile_plan(plan, config)()
+    (run,) = await runs_of(plan)
+    cloudops = Cloudops(api, tmp_path / "logs")
+    shown = await anyio.to_thread.run_sync(cloudops.json, "result", run.id)
+    assert [one["exit_code"] for one in shown["results"]] == [0, 3]
+    drawn = await anyio.to_thread.run_sync(cloudops, "graph", run.id)
+    assert "c0" in drawn.stdout
+
+
+async def test_options_and_a_callers_flow_change_nothing_of_that(api, config):
+    plan = plan_of("echo one")
+    compiled = compile_plan(plan, config).with_options(description="mine", timeout_seconds=60)
+
+    @flow
+    async def caller():
+        return (await compiled()).execution_id
+
+    execution_id = await caller()
+    assert isinstance(execution_id, UUID)
+    async with ExecutionEngine(config) as engine:
+        result = await engine.get_plan_result(execution_id)
+    assert (result.plan_id, compiled.description) == (plan.id, "mine")
+    assert [run.id for run in await runs_of(plan)] == [execution_id]
+
+
+async def test_the_run_of_a_compiled_command_knows_its_command(api, config):
+    request = shell("echo one; exit 3", name="one")
+    with pytest.raises(CommandFailedError):
+        await compile_command(request, config)()
+    async with ExecutionEngine(config) as engine:
+        result = await engine.get_result(request.id)
+        (listed,) = [one for one in await engine.list_executions() if one.id == result.execution_id]
+    assert (result.id, result.exit_code, result.stdout) == (request.id, 3, "one\n")
+    assert (listed.kind, listed.name) == ("command", "one")
