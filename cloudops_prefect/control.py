@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import signal
 import threading
@@ -90,28 +91,35 @@ class RunControl:
 class _Listener:
     loop: asyncio.AbstractEventLoop
     tell: Callable[[], object]
+    signals: tuple[signal.Signals, ...]
 
 
 class TerminationSignal:
     """Turns a SIGTERM to this process into the cancellation of its runs.
 
     Prefect's own handler raises in the middle of whatever runs, which leaves no time to stop
-    processes; a worker sends SIGTERM to cancel, and SIGKILL 30 seconds later.
+    processes; a worker sends SIGTERM to cancel, and SIGKILL 30 seconds later. A Ctrl-C arrives as
+    SIGINT, also in the process that `flow.serve` has started for a run.
     """
 
     def __init__(self) -> None:
         self._listeners: set[_Listener] = set()
-        self._previous: Any = signal.SIG_DFL
+        self._previous: dict[int, Any] = {}
         # A forked child has the handler, but not the loops.
         os.register_at_fork(after_in_child=self._listeners.clear)
 
     @contextmanager
     def cancels(self, control: RunControl) -> Generator[None]:
-        """Cancels the run when the signal arrives; without effect outside of the main thread."""
+        """Cancels the run when the signal arrives; without effect outside of the main thread.
+
+        So does a SIGINT, where the process was started for the run. In others it is for whoever
+        has called the flow.
+        """
         if not _is_main_thread():
             yield
             return
-        listener = self._listen(control.cancel)
+        also = [signal.SIGINT] if _is_interrupted_for_a_run() else []
+        listener = self._listen(control.cancel, signal.SIGTERM, *also)
         try:
             yield
         finally:
@@ -128,35 +136,41 @@ class TerminationSignal:
         else handles the signal, or outside of the main thread.
         """
         arrived = asyncio.Event()
-        if not _is_main_thread() or _handler() not in (signal.SIG_DFL, self._on_signal):
+        handler = signal.getsignal(signal.SIGTERM)
+        if not _is_main_thread() or handler not in (signal.SIG_DFL, self._on_signal):
             yield arrived
             return
-        listener = self._listen(arrived.set)
+        listener = self._listen(arrived.set, signal.SIGTERM)
         try:
             yield arrived
         finally:
             self._leave(listener)
 
-    def _listen(self, tell: Callable[[], object]) -> _Listener:
-        if _handler() != self._on_signal:
-            self._previous = signal.signal(signal.SIGTERM, self._on_signal)
-        listener = _Listener(asyncio.get_running_loop(), tell)
+    def _listen(self, tell: Callable[[], object], *signals: signal.Signals) -> _Listener:
+        for number in signals:
+            if signal.getsignal(number) != self._on_signal:
+                self._previous[number] = signal.signal(number, self._on_signal)
+        listener = _Listener(asyncio.get_running_loop(), tell, signals)
         self._listeners.add(listener)
         return listener
 
     def _leave(self, listener: _Listener) -> None:
         self._listeners.discard(listener)
-        if not self._listeners and _handler() == self._on_signal:
-            signal.signal(signal.SIGTERM, self._previous)
+        for number in listener.signals:
+            is_ours = signal.getsignal(number) == self._on_signal
+            if is_ours and not any(number in one.signals for one in self._listeners):
+                signal.signal(number, self._previous[number])
 
-    def _on_signal(self, *_: object) -> None:
+    def _on_signal(self, number: int, _: object) -> None:
         # A loop may end without a word to who listens.
-        listening = [one for one in self._listeners if not one.loop.is_closed()]
+        listening = [
+            one for one in self._listeners if number in one.signals and not one.loop.is_closed()
+        ]
         for listener in listening:
             listener.loop.call_soon_threadsafe(listener.tell)
         if not listening:
-            signal.signal(signal.SIGTERM, self._previous)
-            signal.raise_signal(signal.SIGTERM)
+            signal.signal(number, self._previous[number])
+            signal.raise_signal(number)
 
 
 sigterm = TerminationSignal()
@@ -166,5 +180,10 @@ def _is_main_thread() -> bool:
     return threading.current_thread() is threading.main_thread()
 
 
-def _handler() -> Any:
-    return signal.getsignal(signal.SIGTERM)
+def _is_interrupted_for_a_run() -> bool:
+    """Whether a worker has started this process, or `flow.serve`, which does it without a mark.
+
+    What nohup or a script has put into the background is to go on.
+    """
+    is_for_a_run = RUNNERS_MARK in os.environ or multiprocessing.parent_process() is not None
+    return is_for_a_run and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN

@@ -1,10 +1,12 @@
-"""A SIGTERM is heard by all who run something in a process, and by nobody else's handler less."""
+"""A signal is heard by all who run something in a process, and by nobody else's handler less."""
 
 import signal
 import subprocess
 import sys
 
 import pytest
+
+from cloudops_prefect.control import RUNNERS_MARK
 
 BEGINNING = """
 import asyncio, os, signal, sys
@@ -73,6 +75,20 @@ async def main():
     print(control.cancelled, flush=True)
 asyncio.run(main())
 """
+CTRL_C = """
+async def main():
+    control = RunControl()
+    with sigterm.cancels(control):
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.sleep(0.1)
+    print("cancelled", control.cancelled, flush=True)
+try:
+    asyncio.run(main())
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+MARKED = f"os.environ[{RUNNERS_MARK!r}] = 'a run'"
+IN_THE_BACKGROUND = "signal.signal(signal.SIGINT, signal.SIG_IGN)"
 
 
 @pytest.mark.parametrize(
@@ -83,10 +99,22 @@ asyncio.run(main())
         (A_FORGOTTEN_LOOP, [], -signal.SIGTERM),
         (A_FORKED_CHILD, [str(int(signal.SIGTERM))], 0),
         (A_RUN_AND_A_LISTENER, ["True"], 0),
+        (f"{MARKED}{CTRL_C}", ["cancelled True"], 0),
+        (f"{MARKED}\n{IN_THE_BACKGROUND}{CTRL_C}", ["cancelled False"], 0),
+        (CTRL_C, ["interrupted"], 0),
     ],
-    ids=["two listen", "another handler", "forgotten loop", "forked child", "run and listener"],
+    ids=[
+        "two listen",
+        "another handler",
+        "forgotten loop",
+        "forked child",
+        "run and listener",
+        "Ctrl-C for a run",
+        "Ctrl-C that is ignored",
+        "Ctrl-C for a caller",
+    ],
 )
-def test_a_sigterm(code, printed, returncode):
+def test_a_signal(code, printed, returncode):
     argv = [sys.executable, "-c", BEGINNING + code]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=30)
     assert (done.stdout.splitlines(), done.returncode) == (printed, returncode), done.stderr

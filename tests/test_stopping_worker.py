@@ -207,27 +207,33 @@ run_plan.serve(name="served", pause_on_shutdown=False)
 
 
 @contextmanager
-def serving(api: str, home: Path) -> Iterator[None]:
-    process = subprocess.Popen([sys.executable, "-c", SERVES], env=environment(api, home))
+def serving(api: str, home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    argv = [sys.executable, "-c", SERVES]
+    # As in a terminal of its own: Ctrl-C reaches each process of the group.
+    process = subprocess.Popen(argv, env=environment(api, home), start_new_session=True)
     try:
-        yield
+        yield process
     finally:
         process.terminate()
         process.wait(20)
 
 
-async def test_under_serve_prefects_command_keeps_what_was_done(api, home, config, marks):
+@pytest.mark.parametrize("how", ["Prefect's command", "Ctrl-C"])
+async def test_under_serve_what_was_done_is_kept(api, home, config, marks, how):
     mark = marks["sleeps"]
     sleeping = plan_of("sleeps", mark).commands
     plan = ExecutionPlan(commands=[shell("echo kept"), *sleeping, shell("echo never")])
-    with serving(api, home):
+    with serving(api, home) as process:
         flow_run_id = await start_served(plan)
 
         async def is_ready() -> bool:
             return count_ready(home / "logs") == 1
 
         await until(is_ready, 60)
-        prefect(api, home, "flow-run", "cancel", str(flow_run_id))
+        if how == "Ctrl-C":
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            prefect(api, home, "flow-run", "cancel", str(flow_run_id))
         await until(lambda: has_ended(flow_run_id), 60)
         assert processes(mark) == []
     # Whoever could say something else has ended.
