@@ -17,7 +17,7 @@ from prefect.client.schemas.actions import ArtifactCreate
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.sorting import ArtifactSort
 from prefect.settings import get_current_settings
-from pydantic_core import from_json, to_json, to_jsonable_python
+from pydantic_core import from_json, to_json
 
 from cloudops_prefect.errors import InvalidPlanError, ValidationError
 from cloudops_prefect.models import DependencyGraphStrategy, ExecutionPlan, ExecutionRequest
@@ -62,9 +62,11 @@ def is_large(value: Any) -> bool:
 
 
 def _size(value: Any) -> int:
+    written = to_json(value, serialize_unknown=True)
+    if written.isascii():
+        return len(written)
     # As the API counts: what is not ASCII has six bytes, or twelve.
-    written = to_jsonable_python(value, serialize_unknown=True)
-    return len(json.dumps(written, separators=(",", ":")))
+    return len(json.dumps(from_json(written), separators=(",", ":")))
 
 
 async def with_stored_plan(client: PrefectClient, flow_run: FlowRun) -> FlowRun:
