@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from prefect.context import FlowRunContext
 from prefect.settings import get_current_settings
+from prefect.states import Failed
 
 from cloudops_prefect.artifacts import PlanProgress, results_table
 from cloudops_prefect.called_flows import CompiledFlow
 from cloudops_prefect.control import sigterm
 from cloudops_prefect.crashes import shows_that_it_lives
 from cloudops_prefect.delivery import until_delivered
-from cloudops_prefect.errors import ExecutionError
+from cloudops_prefect.errors import ExecutionError, ValidationError
 from cloudops_prefect.graph import Wiring
 from cloudops_prefect.left_results import tell_left_results_of
-from cloudops_prefect.models import PlanExecutionResult
-from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN
+from cloudops_prefect.models import ExecutionPlan, PlanExecutionResult
+from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, shown_text
 from cloudops_prefect.plan_run import PlanRun
 from cloudops_prefect.presenting import present
 from cloudops_prefect.records import read_results
@@ -32,14 +33,14 @@ from cloudops_prefect.unbegun import has_begun
 from cloudops_prefect.unrecorded import completed_without_record
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 
     from prefect import Flow
     from prefect.client.schemas.objects import FlowRun, State
 
     from cloudops_prefect.config import ExecutionConfig
     from cloudops_prefect.control import RunControl
-    from cloudops_prefect.models import ExecutionPlan, ExecutionRequest, ExecutionResult
+    from cloudops_prefect.models import ExecutionRequest, ExecutionResult
     from cloudops_prefect.services import Services
 
 
@@ -68,10 +69,7 @@ def compile_plan(
     wiring = Wiring.of_plan(plan)
 
     async def run() -> Any:
-        async with current_services(config) as services:
-            await present(services, current_flow_run(), plan)
-            state = await run_plan_here(plan, wiring, config)
-        return or_try_again(state)
+        return or_try_again(await _run(plan, config, partial(run_plan_here, plan, wiring)))
 
     return CompiledFlow(run, plan, name=RUN_PLAN, **flow_options())
 
@@ -82,19 +80,36 @@ def compile_command(
     """Turns a request into a Prefect flow without parameters, of one task run."""
 
     async def run() -> Any:
-        async with current_services(config) as services:
-            await present(services, current_flow_run(), request)
-            state = await run_command_here(request, config)
-        return or_try_again(state)
+        return or_try_again(await _run(request, config, partial(run_command_here, request)))
 
     return CompiledFlow(run, request, name=RUN_COMMAND, **flow_options())
 
 
-async def run_plan_here(
-    plan: ExecutionPlan, wiring: Wiring, config: ExecutionConfig | None = None
+async def _run(
+    item: ExecutionPlan | ExecutionRequest,
+    config: ExecutionConfig | None,
+    run_here: Callable[[], Awaitable[State[Any]]],
 ) -> State[Any]:
-    """Runs a plan in the flow run that calls this; returns the state in which that is to end."""
     async with current_services(config) as services:
+        # Inside: the services' task group would wrap the error.
+        try:
+            await present(services, current_flow_run(), item)
+            return await run_here()
+        except ValidationError as error:
+            return refused(error, item, services.config)
+
+
+def refused(
+    error: ValidationError, item: ExecutionPlan | ExecutionRequest, config: ExecutionConfig
+) -> State[Any]:
+    """Returns the state of a run whose plan or request is refused; it quotes no secrets."""
+    requests = item.commands if isinstance(item, ExecutionPlan) else [item]
+    return Failed(message=shown_text(str(error), requests, config), data=error)
+
+
+async def run_plan_here(plan: ExecutionPlan, wiring: Wiring) -> State[Any]:
+    """Runs a plan in the flow run that calls this; returns the state in which that is to end."""
+    async with current_services() as services:
         plan.validate(services.config)
         started = datetime.now(UTC)
         run = await _prepare(wiring, services, env_from=plan.env_from)
@@ -120,11 +135,9 @@ async def run_plan_here(
     return run.final_state
 
 
-async def run_command_here(
-    request: ExecutionRequest, config: ExecutionConfig | None = None
-) -> State[Any]:
+async def run_command_here(request: ExecutionRequest) -> State[Any]:
     """Runs one command in the flow run that calls this; returns as `run_plan_here`."""
-    async with current_services(config) as services:
+    async with current_services() as services:
         request.validate(services.config)
         run = await _prepare(Wiring.of_request(request), services, single=True)
         with _under_control(run.control, services):

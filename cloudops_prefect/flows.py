@@ -5,11 +5,11 @@ where it could not find what a string stands for.
 """
 
 from collections.abc import Callable, Coroutine
-from typing import Any, ParamSpec
+from functools import partial
+from typing import Any, ParamSpec, TypeVar
 
 from prefect import Flow, flow, get_client
 from prefect.client.schemas.objects import State
-from prefect.states import Failed
 
 from cloudops_prefect.called_flows import PlanFlow
 from cloudops_prefect.cancellation import cancel_commands
@@ -19,17 +19,19 @@ from cloudops_prefect.compilation import (
     current_flow_run,
     flow_options,
     or_try_again,
+    refused,
     run_command_here,
     run_plan_here,
 )
 from cloudops_prefect.control import sigterm
+from cloudops_prefect.delivery import until_delivered
 from cloudops_prefect.errors import ValidationError
 from cloudops_prefect.graph import Wiring
 from cloudops_prefect.models import ExecutionPlan, ExecutionRequest
-from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, shown_text
+from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN
 from cloudops_prefect.orphaned import outlive_the_worker
 from cloudops_prefect.parameters import plan_of, request_of
-from cloudops_prefect.plan_store import with_stored_plan
+from cloudops_prefect.plan_store import stored_parameters, with_stored_plan
 from cloudops_prefect.presenting import present
 from cloudops_prefect.services import Services, current_services
 from cloudops_prefect.stranded import leave_if_taken
@@ -38,6 +40,7 @@ from cloudops_prefect.unbegun import tell_cancellation_at_exit
 __all__ = ["compile_command", "compile_plan", "run_command", "run_plan"]
 
 P = ParamSpec("P")
+T = TypeVar("T", ExecutionPlan, ExecutionRequest)
 
 # Prefect's engine loads this module before it asks the API whether the run may begin.
 outlive_the_worker()
@@ -66,13 +69,13 @@ async def _run_plan(plan: ExecutionPlan) -> State[Any]:
         # Inside: the services' task group would wrap the error.
         try:
             with sigterm.cancels(services.control(current_flow_run().id)):
-                plan = plan_of(await with_stored_plan(services.client, current_flow_run())) or plan
+                told = plan_of(await with_stored_plan(services.client, current_flow_run()))
+                plan = told or await _tell(services, plan)
                 await present(services, current_flow_run(), plan)
                 await _heed_earlier_cancellation(services)
                 return await run_plan_here(plan, Wiring.of_plan(plan))
         except ValidationError as error:
-            message = shown_text(str(error), plan.commands, services.config)
-            return Failed(message=message, data=error)
+            return refused(error, plan, services.config)
 
 
 @flow(name=RUN_COMMAND, **flow_options())
@@ -87,17 +90,25 @@ async def run_command(request: ExecutionRequest) -> Any:
 
 
 async def _run_command(request: ExecutionRequest) -> State[Any]:
-    request = request_of(current_flow_run()) or request
     async with current_services() as services:
         # Inside: the services' task group would wrap the error.
         try:
             with sigterm.cancels(services.control(current_flow_run().id)):
+                request = request_of(current_flow_run()) or await _tell(services, request)
                 await present(services, current_flow_run(), request)
                 await _heed_earlier_cancellation(services)
                 return await run_command_here(request)
         except ValidationError as error:
-            message = shown_text(str(error), [request], services.config)
-            return Failed(message=message, data=error)
+            return refused(error, request, services.config)
+
+
+async def _tell(services: Services, item: T) -> T:
+    """Tells the API what a run is given whose caller had it as a future: Prefect sends its type."""
+    parameters = await stored_parameters(services.client, item)
+    await until_delivered(
+        partial(services.client.update_flow_run, current_flow_run().id, parameters=parameters)
+    )
+    return item
 
 
 async def _heed_other_processes() -> None:

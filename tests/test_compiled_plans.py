@@ -18,6 +18,7 @@ from cloudops_prefect import (
     ExecutionMetadata,
     ExecutionPlan,
     ExecutionStatus,
+    TimeoutTooLargeError,
     compile_plan,
 )
 from cloudops_prefect.flows import compile_command
@@ -113,3 +114,11 @@ async def test_the_run_of_a_compiled_command_knows_its_command(api, config):
         (listed,) = [one for one in await engine.list_executions() if one.id == result.execution_id]
     assert (result.id, result.exit_code, result.stdout) == (request.id, 3, "one\n")
     assert (listed.kind, listed.name) == ("command", "one")
+
+
+@pytest.mark.parametrize("compiled", [compile_plan, compile_command])
+async def test_what_is_refused_raises_what_it_is_refused_for(api, config, compiled):
+    request = shell("true", timeout_ms=700_000)
+    item = request if compiled is compile_command else ExecutionPlan(commands=[request])
+    with pytest.raises(TimeoutTooLargeError, match="700000ms > 600000ms"):
+        await compiled(item, config)()

@@ -5,7 +5,7 @@ import time
 import anyio
 import pytest
 from engines import shell
-from prefect import flow
+from prefect import flow, task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.exceptions import ParameterTypeError
@@ -149,7 +149,9 @@ async def test_a_request_that_the_api_would_not_take_is_refused_in_words(api, co
             await engine.execute(request)
 
 
-@pytest.mark.parametrize("given", ["positional", "keyword", "dict", "state", "subflow", "retries"])
+@pytest.mark.parametrize(
+    "given", ["positional", "keyword", "dict", "state", "subflow", "future", "retries"]
+)
 async def test_a_large_plan_that_a_caller_gives_to_the_flow_runs(api, forgotten, given):
     plan = large(20, "echo called")
     written = plan.model_dump(mode="json")
@@ -157,6 +159,10 @@ async def test_a_large_plan_that_a_caller_gives_to_the_flow_runs(api, forgotten,
     @flow
     async def caller():
         return await run_plan(plan)
+
+    @flow
+    async def caller_with_a_future():
+        return await run_plan(task(large).submit(20, "echo called"))
 
     async def state():
         return await (await run_plan(plan, return_state=True)).aresult()
@@ -167,13 +173,14 @@ async def test_a_large_plan_that_a_caller_gives_to_the_flow_runs(api, forgotten,
         "dict": lambda: run_plan(written),
         "state": state,
         "subflow": caller,
+        "future": caller_with_a_future,
         "retries": lambda: run_plan.with_options(retries=1)(plan),
     }[given]
     told = await call()
     assert told.results[19].stdout == "called\n"
     forgotten()
     async with ExecutionEngine() as engine:
-        result = await engine.get_plan_result(plan.id)
+        result = await engine.get_plan_result(told.plan_id)
     assert (result.execution_id, result.stats.completed) == (told.execution_id, 20)
 
 
