@@ -37,7 +37,7 @@ from cloudops_prefect.models import (
     PlanExecutionResult,
 )
 from cloudops_prefect.naming import FLOW_NAMES, RUN_PLAN, id_tag
-from cloudops_prefect.parameters import plan_of, request_ids, request_of
+from cloudops_prefect.parameters import has_plan, plan_of, request_ids, request_of
 from cloudops_prefect.plan_run import task_run_id
 from cloudops_prefect.plan_store import with_stored_plan
 from cloudops_prefect.records import RecordReader, ResultRecord, read_results
@@ -170,7 +170,7 @@ async def find_newest(client: PrefectClient, own_id: UUID) -> Execution:
     )
     if not runs:
         found = await _find_in_plans(client, own_id)
-    elif "plan" in runs[0].parameters:
+    elif has_plan(runs[0]):
         return Execution(runs[0].id, await with_stored_plan(client, runs[0]))
     else:
         since = runs[0].expected_start_time
@@ -372,7 +372,7 @@ def _summary(run: FlowRun) -> ExecutionSummary:
         started_at=_started_at(run),
         # Of what still runs, the time up to now; the total has that only afterwards.
         duration=run.estimated_run_time or timedelta(),
-        kind="plan" if "plan" in run.parameters else "command",
+        kind="plan" if has_plan(run) else "command",
         name=run.name,
     )
 

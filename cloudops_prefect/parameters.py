@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 STORED = "cloudops-stored-plan"
-"""The tag of a plan's metadata that names what is stored of it."""
+"""The tag of a plan's metadata, or the label of a run, that names what is stored of the plan."""
 
 
 def parameters_of(item: ExecutionPlan | ExecutionRequest) -> dict[str, Any]:
@@ -23,8 +23,15 @@ def parameters_of(item: ExecutionPlan | ExecutionRequest) -> dict[str, Any]:
     return {name: _without_noise(item.model_dump(mode="json"))}
 
 
+def has_plan(flow_run: FlowRun) -> bool:
+    """Whether a run is a plan's."""
+    return "plan" in flow_run.parameters or STORED in flow_run.labels
+
+
 def stored_name(flow_run: FlowRun) -> str | None:
     """Returns the name under which the API keeps the plan of a run; None if it is in the run."""
+    if STORED in flow_run.labels and "plan" not in flow_run.parameters:
+        return str(flow_run.labels[STORED])
     plan: Any = flow_run.parameters.get("plan")
     try:
         return None if isinstance(plan, ExecutionPlan) else plan["metadata"]["tags"].get(STORED)

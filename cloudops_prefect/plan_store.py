@@ -1,7 +1,8 @@
 """Plans that are too large for a run's parameters: the API keeps them as artifacts.
 
 The parameters then hold the plan without its commands, and under a tag of its metadata the name of
-what is stored, which is made of its content: runs and deployments of one plan share it.
+what is stored, which is made of its content: runs and deployments of one plan share it. Where the
+flow of a deployment has no parameter for the plan, each run has that name as a label.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from cloudops_prefect.models import DependencyGraphStrategy, ExecutionPlan, Exec
 from cloudops_prefect.parameters import STORED, parameters_of, stored_name
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import Artifact, FlowRun
 
@@ -49,7 +52,9 @@ async def stored_parameters(
     """
     parameters = parameters_of(item)
     if isinstance(item, ExecutionPlan):
-        return await _store(client, item, parameters) if is_large(parameters) else parameters
+        if not is_large(parameters):
+            return parameters
+        return _without_commands(item, await _store(client, item))
     size, limit = _size(parameters), get_current_settings().server.api.max_parameter_size
     if size > limit:
         raise ValidationError(f"a request of {size:,} bytes: the API takes {limit:,}")
@@ -69,6 +74,11 @@ def _size(value: Any) -> int:
     return len(json.dumps(from_json(written), separators=(",", ":")))
 
 
+async def store_for_run(client: PrefectClient, flow_run_id: UUID, plan: ExecutionPlan) -> None:
+    """Stores the plan of a run that can have no parameters; a label of the run names it."""
+    await client.update_flow_run_labels(flow_run_id, {STORED: await _store(client, plan)})
+
+
 async def with_stored_plan(client: PrefectClient, flow_run: FlowRun) -> FlowRun:
     """Returns the run with its whole plan as the parameter.
 
@@ -82,10 +92,8 @@ async def with_stored_plan(client: PrefectClient, flow_run: FlowRun) -> FlowRun:
     return flow_run.model_copy(update={"parameters": {"plan": plan}})
 
 
-async def _store(
-    client: PrefectClient, plan: ExecutionPlan, parameters: dict[str, Any]
-) -> dict[str, Any]:
-    packed = base64.b64encode(zlib.compress(to_json(parameters["plan"])))
+async def _store(client: PrefectClient, plan: ExecutionPlan) -> str:
+    packed = base64.b64encode(zlib.compress(to_json(parameters_of(plan)["plan"])))
     name = f"cloudops-plan-{hashlib.sha256(packed).hexdigest()[:32]}"
     parts = [packed[start : start + PART] for start in range(0, len(packed), PART)]
     if len(await _read_parts(client, name)) < len(parts):
@@ -93,7 +101,7 @@ async def _store(
             data = {"part": number, "of": len(parts), "plan": part.decode("ascii")}
             await client.create_artifact(ArtifactCreate(key=name, type=ARTIFACT_TYPE, data=data))
     _remember(name, plan)
-    return _without_commands(plan, name)
+    return name
 
 
 def _without_commands(plan: ExecutionPlan, name: str) -> dict[str, Any]:

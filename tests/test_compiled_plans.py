@@ -1,5 +1,6 @@
 """Flows of `compile_plan` as somebody calls them: their runs are a plan's like any other."""
 
+from collections import OrderedDict
 from contextlib import suppress
 from uuid import UUID, uuid4
 
@@ -10,6 +11,8 @@ from in_process import Cloudops
 from prefect import flow, get_client, tags
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun
+from prefect.flow_engine import run_flow, run_flow_async
+from prefect.states import AwaitingRetry
 
 from cloudops_prefect import (
     CommandFailedError,
@@ -20,6 +23,7 @@ from cloudops_prefect import (
     ExecutionStatus,
     TimeoutTooLargeError,
     compile_plan,
+    plan_store,
 )
 from cloudops_prefect.flows import compile_command
 
@@ -122,3 +126,30 @@ async def test_what_is_refused_raises_what_it_is_refused_for(api, config, compil
     item = request if compiled is compile_command else ExecutionPlan(commands=[request])
     with pytest.raises(TimeoutTooLargeError, match="700000ms > 600000ms"):
         await compiled(item, config)()
+
+
+async def test_the_run_of_a_deployment_of_it_is_a_plans_too(api, config, tmp_path, monkeypatch):
+    counter, gate = tmp_path / "counter", tmp_path / "gate"
+    plan = plan_of(f"echo x >> {counter}", f"test -e {gate}")
+    compiled = compile_plan(plan, config)
+    async with get_client() as client:
+        flow_id = await client.create_flow_from_name(compiled.name)
+        deployment_id = await client.create_deployment(flow_id, name=f"compiled-{uuid4()}")
+        run = await client.create_flow_run_from_deployment(deployment_id)
+        await run_flow_async(compiled, run, {}, return_type="state")
+    # Another machine's process knows of no plan.
+    monkeypatch.setattr(plan_store, "_loaded", OrderedDict())
+    async with ExecutionEngine(config) as engine:
+        (listed,) = [one for one in await engine.list_executions() if one.id == run.id]
+        result = await engine.get_plan_result(run.id)
+        assert (listed.kind, result.plan_id, result.stats.completed) == ("plan", plan.id, 1)
+        assert await engine.get_status(plan.commands[1].id) is ExecutionStatus.FAILED
+    async with get_client() as client:
+        gate.touch()
+        await client.set_flow_run_state(run.id, AwaitingRetry(), force=True)
+        run = await client.read_flow_run(run.id)
+        # As a worker that retries it does, which gives what the run has for parameters.
+        await run_flow(compiled, run, return_type="state")
+    async with ExecutionEngine(config) as engine:
+        assert (await engine.get_plan_result(run.id)).stats.completed == 2
+    assert counter.read_text() == "x\n"
