@@ -103,14 +103,15 @@ async def drive(services: Services, work: Work, flow_run: FlowRun) -> None:
                 await _run_to_its_end(services, work, flow_run, control)
     except ExecutionIOError as error:
         # Its sign of life is left, so that the next engine of this machine tells its end.
-        services.runs.pop(flow_run.id, None)
+        if (run := services.runs.get(flow_run.id)) is not None:
+            for end in run.ends.values():
+                services.unrecorded.pop(end.task_run_id, None)
         logger.warning("Run %s is left as it is: %s", flow_run.id, error)
     finally:
         services.driven.discard(flow_run.id)
         services.line.leave(flow_run.id)
         services.controls.pop(flow_run.id, None)
-        if (run := services.runs.pop(flow_run.id, None)) is not None:
-            services.unrecorded.update({end.task_run_id: end for end in run.ends.values()})
+        services.runs.pop(flow_run.id, None)
 
 
 async def _run_to_its_end(
@@ -208,11 +209,6 @@ async def stop_all(services: Services) -> None:
     while services.driven:
         await anyio.sleep(ENDING_INTERVAL)
     await recording.until_recorded(services.client, services.unrecorded)
-
-
-async def forget_recorded(services: Services) -> None:
-    """Keeps in mind only those ended task runs that the API has not recorded."""
-    await recording.forget_recorded(services.client, services.unrecorded)
 
 
 async def _local_deployment(client: PrefectClient, flow_name: str) -> UUID:

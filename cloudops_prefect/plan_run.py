@@ -93,7 +93,8 @@ class PlanRun:
         return self.results
 
     async def _run_node(self, tasks: anyio.abc.TaskGroup, index: int) -> None:
-        self.results[index], self.ends[index] = await self._settle(index)
+        self.results[index], end = await self._settle(index)
+        self.ends[index] = self._services.unrecorded[end.task_run_id] = end
         for successor in self._wiring.successors[index]:
             self._waiting_for[successor] -= 1
             if self._waiting_for[successor] == 0:

@@ -42,6 +42,8 @@ PATIENCE = 60.0
 INTERVAL = 0.04
 FORGET_INTERVAL = 5.0
 TELL_AGAIN_AFTER = 10.0
+RESTART = 4.0
+"""Seconds that a server needs at least to be there again, without what it had not recorded."""
 BREVITY = 0.1
 """Seconds in which a task run begins and ends without a word of its beginning.
 
@@ -136,13 +138,22 @@ async def forget_recorded(client: PrefectClient, ends: dict[UUID, TaskRunEnd]) -
         await _look(client, ends)
 
 
-async def _look(client: PrefectClient, ends: dict[UUID, TaskRunEnd]) -> None:
+async def tell_lost_again(client: PrefectClient, ends: dict[UUID, TaskRunEnd]) -> None:
+    """Tells again what the API should have recorded by now, since its server may have died."""
+    oldest = min((end.told for end in ends.values()), default=anyio.current_time())
+    if anyio.current_time() - oldest > RESTART:
+        await _look(client, ends, RESTART)
+
+
+async def _look(
+    client: PrefectClient, ends: dict[UUID, TaskRunEnd], patience: float = TELL_AGAIN_AFTER
+) -> None:
     # The next look may find what this one did not.
     with suppress(Exception):
-        await _forget(client, ends)
+        await _forget(client, ends, patience)
 
 
-async def _forget(client: PrefectClient, ends: dict[UUID, TaskRunEnd]) -> None:
+async def _forget(client: PrefectClient, ends: dict[UUID, TaskRunEnd], patience: float) -> None:
     ids = sorted(ends)
     final = TaskRunFilterState(type=TaskRunFilterStateType(any_=sorted(TERMINAL_STATES)))
     for start in range(0, len(ids), PAGE):
@@ -150,6 +161,6 @@ async def _forget(client: PrefectClient, ends: dict[UUID, TaskRunEnd]) -> None:
         for task_run in await client.read_task_runs(task_run_filter=wanted, limit=PAGE):
             ends.pop(task_run.id, None)
     for end in ends.values():
-        if anyio.current_time() - end.told > TELL_AGAIN_AFTER:
+        if anyio.current_time() - end.told > patience:
             end.tell()
             end.told = anyio.current_time()

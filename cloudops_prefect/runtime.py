@@ -97,7 +97,6 @@ class Runtime:
         future.add_done_callback(partial(self._forget, flow_run.id))
         if not self._is_kept():
             if self._keeper is None:
-                self._thread.spawn(local_runs.forget_recorded)
                 # A loop may end without a word to its tasks.
                 atexit.register(self._stop_at_exit)
             self._keeper = asyncio.create_task(self._keep())

@@ -16,6 +16,7 @@ from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.control import RunControl
 from cloudops_prefect.line import Line
 from cloudops_prefect.publishing import Publisher
+from cloudops_prefect.recording import forget_recorded, tell_lost_again
 from cloudops_prefect.state_events import EventSender
 from cloudops_prefect.stranded import watch_stranded
 
@@ -78,6 +79,7 @@ async def open_services(config: ExecutionConfig, client: PrefectClient) -> Async
         services = Services(config, client, publisher, events, slots)
         tasks.start_soon(publisher.run)
         tasks.start_soon(events.run)
+        tasks.start_soon(forget_recorded, client, services.unrecorded)
         tasks.start_soon(watch_cancellation, services.client, services.controls, services.busy)
         tasks.start_soon(watch_stranded, services.client, services.pools)
         token = _current.set(services)
@@ -107,3 +109,4 @@ async def current_services(config: ExecutionConfig | None = None) -> AsyncGenera
         open_services(config or ExecutionConfig(), context.client) as services,
     ):
         yield services
+        await tell_lost_again(services.client, services.unrecorded)

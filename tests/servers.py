@@ -89,6 +89,13 @@ class PrefectServer:
             self._process.wait(60)
             self._process = None
 
+    def kill(self) -> None:
+        """Ends it without a chance to record what it holds in memory."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(10)
+        self._process = None
+
     def _answers(self) -> bool:
         try:
             with urllib.request.urlopen(f"{self.url}/health", timeout=2) as answer:

@@ -9,7 +9,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import TaskRunFilter, TaskRunFilterFlowRunId
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from servers import PrefectServer, send_what_is_queued
-from workers import create_pool, deploy, deployments, process_worker
+from workers import ask, create_pool, deploy, deployments, process_worker
 
 from cloudops_prefect import ExecutionEngine, ExecutionPlan, ExecutionStatus
 
@@ -17,11 +17,18 @@ pytestmark = [pytest.mark.anyio, pytest.mark.server]
 SECONDS = float(os.environ.get("CLOUDOPS_TEST_OUTAGE", "0"))
 
 
+# A server keeps the ends of task runs in memory for a while, but stores the events of them at once.
+RECORDS_LATE = {
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "4",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "0.1",
+}
+
+
 @pytest.fixture
-def server(tmp_path):
+def server(tmp_path, request):
     # Prefect's worker of events stays with the server that it was begun with.
     send_what_is_queued()
-    server = PrefectServer(tmp_path)
+    server = PrefectServer(tmp_path, **getattr(request, "param", {}))
     server.start()
     with temporary_settings({PREFECT_API_URL: server.url}):
         yield server
@@ -147,3 +154,38 @@ async def test_what_a_worker_runs_is_told_line_by_line_over_an_outage(
             own = [event for event in of_commands if event.request_id == request.id]
             assert [getattr(event, "line", event.event_type) for event in own] == expected
         assert told[-1].completed == 2
+
+
+@pytest.mark.parametrize("server", [RECORDS_LATE], indirect=True)
+async def test_what_a_killed_server_had_not_recorded_of_a_workers_run_is_told_again(
+    server, config, gates, tmp_path
+):
+    plan = ExecutionPlan(commands=[*(shell("true") for _ in range(3)), gated(gates[0])])
+    (home := tmp_path / "worker").mkdir()
+    create_pool(server.url, "killed")
+    await deploy("killed")
+
+    async def has_told_of_ends() -> bool:
+        wanted = {"filter": {"event": {"name": ["prefect.task-run.Completed"]}}}
+        answer = await anyio.to_thread.run_sync(ask, "POST", f"{server.url}/events/filter", wanted)
+        return answer.json()["total"] == 3
+
+    async def states() -> list[str]:
+        wanted = TaskRunFilter(flow_run_id=TaskRunFilterFlowRunId(any_=[execution_id]))
+        async with get_client() as client:
+            found = await client.read_task_runs(task_run_filter=wanted)
+        return sorted(run.state_name for run in found)
+
+    async def all_completed() -> bool:
+        return await states() == ["Completed"] * 4
+
+    with process_worker(server.url, home, "killed"):
+        async with ExecutionEngine(config, deployments=deployments("killed")) as engine:
+            execution_id = await engine.execute_plan(plan)
+            await until(has_told_of_ends, 60)
+            assert "Completed" not in await states()
+            server.kill()
+            await anyio.to_thread.run_sync(server.start)
+            gates[0].touch()
+            await engine.wait(execution_id, timeout=60)
+            await until(all_completed, 30)

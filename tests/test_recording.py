@@ -3,10 +3,11 @@
 from types import SimpleNamespace
 from uuid import uuid4
 
+import anyio
 import pytest
 from prefect.states import Completed
 
-from cloudops_prefect.recording import TaskRunEnd, until_recorded
+from cloudops_prefect.recording import RESTART, TaskRunEnd, tell_lost_again, until_recorded
 
 pytestmark = pytest.mark.anyio
 
@@ -29,3 +30,19 @@ async def test_a_look_that_fails_is_not_the_last_one():
     ends = {end.task_run_id: end}
     await until_recorded(FailsOnce(), ends)
     assert ends == {}
+
+
+class Restarted:
+    """An API that has recorded nothing."""
+
+    async def read_task_runs(self, **_):
+        return []
+
+
+async def test_only_what_should_have_been_recorded_is_told_again():
+    told = []
+    now = anyio.current_time()
+    for when in (now - RESTART - 1, now):
+        end = TaskRunEnd(uuid4(), Completed(), lambda when=when: told.append(when), told=when)
+        await tell_lost_again(Restarted(), {end.task_run_id: end})
+    assert told == [now - RESTART - 1]
