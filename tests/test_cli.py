@@ -355,6 +355,21 @@ def test_a_second_ctrl_c_leaves_nothing_behind(cloudops):
         assert gone(pid)
 
 
+def test_ctrl_c_does_not_wait_until_a_flood_is_shown(cloudops, tmp_path):
+    flag = tmp_path / "flag"
+    flood = f"yes | head -c 10000000; touch {flag}; sleep 60"
+    with cloudops.started("shell", flood) as running:
+        # Nobody reads meanwhile.
+        until(flag.exists)
+        running.send_signal(signal.SIGINT)
+        printed, told = running.communicate(timeout=20)
+        assert running.returncode == 130
+    assert len(printed) < 10_000_000
+    (newest,) = cloudops.json("list", "--limit", "1")
+    assert f"The rest of its output is in its log: cloudops logs {newest['id']}\n" in told
+    assert len(cloudops.look("logs", newest["id"]).stdout) == 10_000_000
+
+
 def test_ctrl_c_cancels_a_plan(cloudops, tmp_path):
     sleeper = {"command": {"type": "exec", "program": sys.executable, "args": ["-c", SLEEPER]}}
     plan = write_plan(tmp_path / "plan.json", sleeper | {"name": "one"}, shell("true", name="two"))

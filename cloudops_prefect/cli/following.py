@@ -4,12 +4,14 @@ import logging
 import signal
 from asyncio import Event, get_running_loop
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field
+from time import monotonic
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import anyio
+import anyio.lowlevel
 
 from cloudops_prefect import unheard
 from cloudops_prefect.cli.printing import error_line
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from cloudops_prefect.models import ExecutionEvent, ExecutionResult, PlanExecutionResult
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+REST = 2.0
+"""Seconds for the rest of the output, once what was interrupted has ended."""
+_PAUSE = 0.1
 
 
 @dataclass
@@ -72,10 +77,9 @@ async def follow(
         ExecutionIOError: if the API does not answer any more.
     """
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_cancel_on, interruption, engine, execution_id)
+        tasks.start_soon(_cancel_on, interruption, engine, execution_id, tasks.cancel_scope)
         try:
-            async for event in engine.stream(execution_id):
-                show(event)
+            await _show_all(engine, execution_id, show)
         except ExecutionIOError as error:
             if execution_id not in unheard.given_up:
                 raise
@@ -103,9 +107,32 @@ class _Notice(logging.Handler):
         error_line(f"{record.getMessage()}: waiting for it for up to {unheard.PATIENCE:g} s ...")
 
 
+async def _show_all(
+    engine: "ExecutionEngine", execution_id: UUID, show: Callable[["ExecutionEvent"], None]
+) -> None:
+    async with aclosing(engine.stream(execution_id)) as events:
+        paused = monotonic()
+        async for event in events:
+            show(event)
+            # A slow terminal takes seconds for lines that come in one piece.
+            if monotonic() - paused > _PAUSE:
+                await anyio.lowlevel.checkpoint()
+                paused = monotonic()
+
+
 async def _cancel_on(
-    interruption: Interruption, engine: "ExecutionEngine", execution_id: UUID
+    interruption: Interruption,
+    engine: "ExecutionEngine",
+    execution_id: UUID,
+    following: anyio.CancelScope,
 ) -> None:
     await interruption.came.wait()
     with suppress(ExecutionNotRunningError):
         await engine.cancel(execution_id)
+    # That the API does not answer is told by who follows.
+    with suppress(ExecutionIOError):
+        await engine.wait(execution_id)
+        # What a flood has printed by then may take a terminal minutes.
+        await anyio.sleep(REST)
+        error_line(f"The rest of its output is in its log: cloudops logs {execution_id}")
+        following.cancel()
