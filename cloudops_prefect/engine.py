@@ -15,7 +15,7 @@ from prefect.utilities.urls import url_for
 
 from cloudops_prefect import deployed_runs, history, kept_logs, local_runs
 from cloudops_prefect.config import ExecutionConfig
-from cloudops_prefect.dead_runs import tell_crash
+from cloudops_prefect.dead_runs import tell_crash, tell_crashes
 from cloudops_prefect.errors import (
     ExecutionIOError,
     ExecutionNotCompletedError,
@@ -149,6 +149,7 @@ class ExecutionEngine:
         """Returns executions of commands and plans, the newest first."""
 
         async def read(services: Services) -> list[ExecutionSummary]:
+            await tell_crashes(services.client, services.config)
             return await history.read_list(
                 services.client, limit=limit, offset=offset, status=status
             )

@@ -370,6 +370,21 @@ def test_ctrl_c_does_not_wait_until_a_flood_is_shown(cloudops, tmp_path):
     assert len(cloudops.look("logs", newest["id"]).stdout) == 10_000_000
 
 
+@pytest.mark.parametrize("look", ["list", "graph"])
+def test_what_is_looked_at_tells_of_a_process_that_was_killed(cloudops, look):
+    with cloudops.started("exec", "--", sys.executable, "-c", SLEEPER) as running:
+        pids = ready_pids(running)
+        (newest,) = cloudops.json("list", "--limit", "1")
+        assert newest["status"] == "running"
+        running.kill()
+        assert running.wait(20) == -signal.SIGKILL
+    until(lambda: all(gone(pid) for pid in pids), 2)
+    arguments = ["--limit", "1"] if look == "list" else [newest["id"]]
+    told = cloudops.json(look, *arguments)
+    (killed,) = told if look == "list" else told["commands"]
+    assert killed["status"] == "failed"
+
+
 def test_ctrl_c_cancels_a_plan(cloudops, tmp_path):
     sleeper = {"command": {"type": "exec", "program": sys.executable, "args": ["-c", SLEEPER]}}
     plan = write_plan(tmp_path / "plan.json", sleeper | {"name": "one"}, shell("true", name="two"))

@@ -294,6 +294,19 @@ async def test_an_open_engine_tells_of_a_death_that_nobody_has_seen(services, co
     assert [one.status for one in results] == [ExecutionStatus.FAILED, ExecutionStatus.CANCELLED]
 
 
+async def test_the_list_of_an_open_engine_tells_of_a_death_that_nobody_has_seen(
+    services, config, api
+):
+    async with ExecutionEngine(config) as engine:
+        await engine.list_executions(limit=1)
+        flow_run, _ = await local_runs.create_run(services, Work(shell("true")), None)
+        with suppress(ProcessLookupError), sign_of_life(config.log_dir, Sign(flow_run.id, 1, api)):
+            await services.client.set_flow_run_state(flow_run.id, Running(), force=True)
+            raise ProcessLookupError
+        listed = {one.id: one.status for one in await engine.list_executions()}
+    assert listed[flow_run.id] is ExecutionStatus.FAILED
+
+
 async def test_the_stream_of_an_open_engine_ends_with_a_death_that_nobody_has_seen(
     services, config, api
 ):

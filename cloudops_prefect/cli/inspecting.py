@@ -11,6 +11,7 @@ from cloudops_prefect.cli.names import command_names
 from cloudops_prefect.cli.run_facts import execution_of, item_of
 from cloudops_prefect.cli.showing import Showing
 from cloudops_prefect.config import ExecutionConfig
+from cloudops_prefect.dead_runs import tell_crashes
 from cloudops_prefect.engine import ExecutionEngine
 from cloudops_prefect.errors import ExecutionNotCompletedError
 from cloudops_prefect.kept_logs import blocks_of, log_parts, text_of
@@ -89,6 +90,7 @@ async def print_list(filters: dict[str, Any], *, page: int, json: bool) -> int:
     limit: int = filters["limit"]
     one_more: dict[str, Any] = {**filters, "limit": limit + 1}
     async with api() as client:
+        await tell_crashes(client, ExecutionConfig.load())
         found = await history.read_list(client, **one_more)
     summaries, more = found[:limit], len(found) > limit
     if json:

@@ -8,6 +8,8 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from cloudops_prefect import history
 from cloudops_prefect.api_errors import api
 from cloudops_prefect.cli.picture import CommandFacts, Picture, RunFacts
+from cloudops_prefect.config import ExecutionConfig
+from cloudops_prefect.dead_runs import tell_crashes
 from cloudops_prefect.deployed_runs import what_it_waits_for
 from cloudops_prefect.errors import ExecutionNotFoundError
 from cloudops_prefect.models import ExecutionPlan, ExecutionStatus, ParallelStrategy
@@ -30,6 +32,7 @@ async def picture_of_run(execution_id: UUID) -> Picture:
         ExecutionNotFoundError: if the API knows no such execution.
     """
     async with api() as client:
+        await tell_crashes(client, ExecutionConfig.load())
         execution = await history.find(client, execution_id)
         plan = _plan_of(execution)
         facts = await read_facts(client, execution, plan)
