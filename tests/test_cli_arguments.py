@@ -267,6 +267,21 @@ def test_an_error_is_json_where_json_is_asked_for(arguments, error, code, tmp_pa
     assert told["error"]
 
 
+def test_ctrl_c_while_it_is_being_imported_is_no_traceback():
+    code = """
+import os, signal, sys
+def interrupt(event, arguments):
+    if event == "import" and arguments[0] == "cyclopts":
+        os.kill(os.getpid(), signal.SIGINT)
+sys.addaudithook(interrupt)
+from cloudops_prefect.cli import main
+main()
+"""
+    argv = [sys.executable, "-c", code, "--help"]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
 def test_json_behind_two_dashes_is_not_asked_of_us():
     done = run_captured("exec", "--env", "no-equals", "--", "ls", "--json")
     assert (done.returncode, done.stdout) == (exit_codes.BAD_INPUT, "")
