@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from uuid import uuid4
 
 import psutil
@@ -47,13 +48,18 @@ class Cloudops:
     cwd: Path
 
     def __call__(
-        self, *arguments: str | Path, timeout: float = 60, **env: str
+        self,
+        *arguments: str | Path,
+        timeout: float = 60,
+        stdout: int | IO[str] = subprocess.PIPE,
+        **env: str,
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             self._argv(arguments),
             env=self.env | env,
             cwd=self.cwd,
-            capture_output=True,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
             text=True,
             timeout=timeout,
         )
@@ -455,6 +461,17 @@ def test_a_reader_that_leaves_does_not_stop_the_run(cloudops, tmp_path):
         assert running.stdout.readline() == "1\n"
         running.stdout.close()
         assert running.wait(30) == 0
+    assert done_file.exists()
+
+
+@pytest.mark.parametrize(("command", "code"), [("seq 3", 1), ("seq 3; exit 4", 4)])
+def test_a_full_disk_does_not_stop_the_run_and_is_told(cloudops, command, code, tmp_path):
+    done_file = tmp_path / "done"
+    with open("/dev/full", "w") as full:
+        done = cloudops("shell", f"trap 'touch {done_file}' EXIT; {command}", stdout=full)
+    assert done.returncode == code
+    assert "not all could be printed: <stdout>: No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr
     assert done_file.exists()
 
 

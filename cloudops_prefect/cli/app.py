@@ -33,7 +33,11 @@ def main() -> None:
     """Runs what the command line says and exits with the code that says how it went."""
     if isinstance(sys.stdout, TextIOWrapper):
         cast("TextIOWrapper[Any]", sys.stdout).reconfigure(errors="backslashreplace")
-    sys.exit(run_tokens(sys.argv[1:]))
+    code = run_tokens(sys.argv[1:])
+    for loss in printing.lost:
+        printing.error_line(f"error: not all could be printed: {loss}")
+        code = code or exit_codes.FAILED
+    sys.exit(code)
 
 
 def run_tokens(tokens: Sequence[str]) -> int:

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
         ExecutionSummary,
     )
 
+lost: list[str] = []
+"""Why something that was to be printed is nowhere, of each stream that can't be written any more."""
+
 _SHORT_ID = 8
 _NARROW, _NARROWER = 90, 55
 _COLOURS = {
@@ -38,24 +41,27 @@ def error_line(text: str) -> None:
 
 def content(data: bytes) -> None:
     """Prints the content of a file to standard output."""
-    with _reader_may_leave(sys.stdout):
+    with _going_on_without(sys.stdout):
         sys.stdout.flush()
         sys.stdout.buffer.write(data)
         sys.stdout.buffer.flush()
 
 
 def _write(stream: TextIO, text: str) -> None:
-    with _reader_may_leave(stream):
+    with _going_on_without(stream):
         print(text, file=stream, flush=True)
 
 
 @contextmanager
-def _reader_may_leave(stream: TextIO) -> Generator[None]:
+def _going_on_without(stream: TextIO) -> Generator[None]:
     try:
         yield
-    except BrokenPipeError:
-        # Whoever read has gone, as `head` does; that is no reason to leave a deployment half done.
+    except OSError as error:
+        # Whoever read has gone, as `head` does, or a disk is full; that is no reason to leave a
+        # deployment half done.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if not isinstance(error, BrokenPipeError):
+            lost.append(f"{stream.name}: {error.strerror}")
 
 
 def on_screen() -> bool:
