@@ -467,7 +467,7 @@ def test_a_reader_that_leaves_does_not_stop_the_run(cloudops, tmp_path):
 @pytest.mark.parametrize(("command", "code"), [("seq 3", 1), ("seq 3; exit 4", 4)])
 def test_a_full_disk_does_not_stop_the_run_and_is_told(cloudops, command, code, tmp_path):
     done_file = tmp_path / "done"
-    with open("/dev/full", "w") as full:
+    with Path("/dev/full").open("w") as full:
         done = cloudops("shell", f"trap 'touch {done_file}' EXIT; {command}", stdout=full)
     assert done.returncode == code
     assert "not all could be printed: <stdout>: No space left on device" in done.stderr

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     )
 
 lost: list[str] = []
-"""Why something that was to be printed is nowhere, of each stream that can't be written any more."""
+"""The streams that can't be written any more, and why: what was to be printed there is nowhere."""
 
 _SHORT_ID = 8
 _NARROW, _NARROWER = 90, 55
