@@ -161,8 +161,9 @@ class Runtime:
     async def _stop(self) -> None:
         if self._thread is None or not self._thread.usable:
             return
-        atexit.unregister(self._stop_at_exit)
         await _uninterrupted(self._thread.spawn(local_runs.stop_all))
+        # Not before: a second Ctrl-C ends the loop in the middle of that.
+        atexit.unregister(self._stop_at_exit)
         await self._end_deliveries()
         self._keeper = None
         thread, self._thread = self._thread, None

@@ -246,7 +246,7 @@ async def test_what_completed_just_before_a_sigkill_is_kept_and_does_not_run_aga
 
 
 ENDS_WITHOUT_CLOSING = """
-import asyncio, os, sys
+import asyncio, os, signal, sys
 from cloudops_prefect import ExecutionConfig, ExecutionEngine, ExecutionPlan
 async def main():
     engine = ExecutionEngine(ExecutionConfig(grace_period_ms=500))
@@ -265,6 +265,21 @@ if os.fork() == 0:
 os.wait()
 loop.close()
 """
+IS_INTERRUPTED_AT_ITS_END = """
+async def once_more():
+    try:
+        await asyncio.sleep(60)
+    finally:
+        await asyncio.sleep(0)
+        os.kill(os.getpid(), signal.SIGINT)
+async def impatient():
+    task = asyncio.create_task(once_more())
+    await main()
+try:
+    asyncio.run(impatient())
+except KeyboardInterrupt:
+    pass
+"""
 
 
 def printed(api: str, config: ExecutionConfig, code: str, *args: str) -> str:
@@ -281,11 +296,11 @@ def printed(api: str, config: ExecutionConfig, code: str, *args: str) -> str:
 
 @pytest.mark.parametrize(
     "ending",
-    ["asyncio.run(main())", FORGETS_ITS_LOOP],
-    ids=["cancelled", "forgotten"],
+    ["asyncio.run(main())", FORGETS_ITS_LOOP, IS_INTERRUPTED_AT_ITS_END],
+    ids=["cancelled", "forgotten", "interrupted"],
 )
 async def test_the_end_of_the_loop_is_a_cancellation(api, config, mark, ending):
-    plan = plan_of("sleeps", mark)
+    plan = plan_of("ignores sigterm", mark)
     code = ENDS_WITHOUT_CLOSING + ending
     execution_id = printed(api, config, code, plan.model_dump_json())
     assert processes(mark) == []
