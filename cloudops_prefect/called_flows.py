@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from copy import copy
 from typing import TYPE_CHECKING, Any, Self
 
+from anyio.lowlevel import checkpoint
 from prefect import Flow, get_client
 from prefect.utilities.callables import get_call_parameters
 
@@ -18,18 +20,33 @@ if TYPE_CHECKING:
     from cloudops_prefect.models import ExecutionRequest
 
 
-class _CalledFlow(Flow[..., Any]):
+class CalledFlow(Flow[..., Any]):
+    """A flow whose caller hears of it when the call is interrupted."""
+
     def with_options(self, **options: Any) -> Self:
         """Returns a flow of the same class; Prefect's own method returns a plain `Flow`."""
         changed = copy(self)
         vars(changed).update(vars(super().with_options(**options)))
         return changed
 
+    async def __call__(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Runs the flow."""
+        return await self._call(*args, **kwargs)
+
     async def _call(self, *args: Any, **kwargs: Any) -> Any:
-        return await super().__call__(*args, **kwargs)  # pyright: ignore[reportUnknownMemberType]
+        task = asyncio.current_task()
+        before = task.cancelling() if task else 0
+        try:
+            return await super().__call__(*args, **kwargs)  # pyright: ignore[reportUnknownMemberType]
+        finally:
+            # Prefect lets nobody know of a cancellation that finds the run ended.
+            if task is not None and task.cancelling() > before:
+                # A scope of anyio knows its own errors from others.
+                await checkpoint()
+                raise asyncio.CancelledError
 
 
-class CompiledFlow(_CalledFlow):
+class CompiledFlow(CalledFlow):
     """A flow without parameters, whose runs have at the API what it was made of as the parameter.
 
     Whoever reads a run sees the same as of one that an engine has created.
@@ -56,7 +73,7 @@ class CompiledFlow(_CalledFlow):
         return self._sent or parameters_of(self._item)
 
 
-class PlanFlow(_CalledFlow):
+class PlanFlow(CalledFlow):
     """A flow whose parameter is a plan; a large one is stored, and the parameter names it."""
 
     async def __call__(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+import asyncio
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
+from prefect import get_client
 from prefect.context import FlowRunContext
 from prefect.settings import get_current_settings
 from prefect.states import Failed
@@ -26,7 +28,7 @@ from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, shown_text
 from cloudops_prefect.plan_run import PlanRun
 from cloudops_prefect.presenting import present
 from cloudops_prefect.records import read_results
-from cloudops_prefect.services import current_services
+from cloudops_prefect.services import current_services, open_here
 from cloudops_prefect.state_events import related_resources
 from cloudops_prefect.states import command_state_of, plan_state_of
 from cloudops_prefect.unbegun import has_begun
@@ -90,13 +92,67 @@ async def _run(
     config: ExecutionConfig | None,
     run_here: Callable[[], Awaitable[State[Any]]],
 ) -> State[Any]:
-    async with current_services(config) as services:
+    async def run(services: Services) -> State[Any]:
         # Inside: the services' task group would wrap the error.
         try:
             await present(services, current_flow_run(), item)
             return await run_here()
         except ValidationError as error:
             return refused(error, item, services.config)
+
+    return await unless_interrupted(run, config)
+
+
+async def unless_interrupted(
+    run: Callable[[Services], Awaitable[State[Any]]], config: ExecutionConfig | None = None
+) -> State[Any]:
+    """Runs what a flow does, with services, of which an interruption of its caller cancels the run.
+
+    In a task of its own, which goes on until all is told. Prefect calls a run crashed whose task is
+    cancelled, unless the run has ended by then.
+    """
+    flow_run = current_flow_run()
+    opened: list[Services] = []
+
+    async def run_with_services() -> State[Any]:
+        async with current_services(config) as services:
+            opened.append(services)
+            return await run(services)
+
+    if open_here() is not None or not _is_awaited(flow_run):
+        return await run_with_services()
+    task = asyncio.create_task(run_with_services())
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        with anyio.CancelScope(shield=True):
+            for services in opened:
+                services.control(flow_run.id).cancel()
+            if not opened:
+                task.cancel()
+            await _end_of(task)
+            if task.cancelled() or task.exception() or _has_timed_out(flow_run):
+                raise
+            async with get_client() as client:
+                tell = client.set_flow_run_state
+                await until_delivered(partial(tell, flow_run.id, task.result(), force=True))
+            flow_run.state = task.result()
+        raise
+
+
+async def _end_of(task: asyncio.Task[State[Any]]) -> None:
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([task])
+
+
+def _has_timed_out(flow_run: FlowRun) -> bool:
+    """Whether it is Prefect's own timeout of the flow that interrupts it."""
+    context = FlowRunContext.get()
+    if context is None or context.flow is None or context.flow.timeout_seconds is None:
+        return False
+    began = flow_run.start_time or datetime.now(UTC)
+    return (datetime.now(UTC) - began).total_seconds() >= context.flow.timeout_seconds
 
 
 def refused(

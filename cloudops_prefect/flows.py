@@ -4,14 +4,14 @@ Annotations are evaluated here: Prefect may load this file under a name that is 
 where it could not find what a string stands for.
 """
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any, ParamSpec, TypeVar
 
-from prefect import Flow, flow, get_client
+from prefect import Flow, get_client
 from prefect.client.schemas.objects import State
 
-from cloudops_prefect.called_flows import PlanFlow
+from cloudops_prefect.called_flows import CalledFlow, PlanFlow
 from cloudops_prefect.cancellation import cancel_commands
 from cloudops_prefect.compilation import (
     compile_command,
@@ -22,6 +22,7 @@ from cloudops_prefect.compilation import (
     refused,
     run_command_here,
     run_plan_here,
+    unless_interrupted,
 )
 from cloudops_prefect.control import sigterm
 from cloudops_prefect.delivery import until_delivered
@@ -33,7 +34,7 @@ from cloudops_prefect.orphaned import outlive_the_worker
 from cloudops_prefect.parameters import plan_of, request_of
 from cloudops_prefect.plan_store import stored_parameters, with_stored_plan
 from cloudops_prefect.presenting import present
-from cloudops_prefect.services import Services, current_services
+from cloudops_prefect.services import Services
 from cloudops_prefect.stranded import leave_if_taken
 from cloudops_prefect.unbegun import tell_cancellation_at_exit
 
@@ -61,24 +62,28 @@ async def run_plan(plan: ExecutionPlan) -> Any:
         plan: The commands, and the order in which they run.
     """
     await _heed_other_processes()
-    return or_try_again(await _run_plan(plan))
+    return or_try_again(await _under_signals(partial(_run_plan, plan=plan)))
 
 
-async def _run_plan(plan: ExecutionPlan) -> State[Any]:
-    async with current_services() as services:
-        # Inside: the services' task group would wrap the error.
-        try:
-            with sigterm.cancels(services.control(current_flow_run().id)):
-                told = plan_of(await with_stored_plan(services.client, current_flow_run()))
-                plan = told or await _tell(services, plan)
-                await present(services, current_flow_run(), plan)
-                await _heed_earlier_cancellation(services)
-                return await run_plan_here(plan, Wiring.of_plan(plan))
-        except ValidationError as error:
-            return refused(error, plan, services.config)
+async def _run_plan(services: Services, plan: ExecutionPlan) -> State[Any]:
+    # Inside: the services' task group would wrap the error.
+    try:
+        told = plan_of(await with_stored_plan(services.client, current_flow_run()))
+        plan = told or await _tell(services, plan)
+        await present(services, current_flow_run(), plan)
+        await _heed_earlier_cancellation(services)
+        return await run_plan_here(plan, Wiring.of_plan(plan))
+    except ValidationError as error:
+        return refused(error, plan, services.config)
 
 
-@flow(name=RUN_COMMAND, **flow_options())
+def _command_flow(
+    fn: Callable[P, Coroutine[Any, Any, Any]],
+) -> Flow[P, Coroutine[Any, Any, Any]]:
+    return CalledFlow(fn, name=RUN_COMMAND, **flow_options())
+
+
+@_command_flow
 async def run_command(request: ExecutionRequest) -> Any:
     """Runs one command.
 
@@ -86,20 +91,26 @@ async def run_command(request: ExecutionRequest) -> Any:
         request: The command, and how to run it.
     """
     await _heed_other_processes()
-    return or_try_again(await _run_command(request))
+    return or_try_again(await _under_signals(partial(_run_command, request=request)))
 
 
-async def _run_command(request: ExecutionRequest) -> State[Any]:
-    async with current_services() as services:
-        # Inside: the services' task group would wrap the error.
-        try:
-            with sigterm.cancels(services.control(current_flow_run().id)):
-                request = request_of(current_flow_run()) or await _tell(services, request)
-                await present(services, current_flow_run(), request)
-                await _heed_earlier_cancellation(services)
-                return await run_command_here(request)
-        except ValidationError as error:
-            return refused(error, request, services.config)
+async def _run_command(services: Services, request: ExecutionRequest) -> State[Any]:
+    # Inside: the services' task group would wrap the error.
+    try:
+        request = request_of(current_flow_run()) or await _tell(services, request)
+        await present(services, current_flow_run(), request)
+        await _heed_earlier_cancellation(services)
+        return await run_command_here(request)
+    except ValidationError as error:
+        return refused(error, request, services.config)
+
+
+async def _under_signals(run: Callable[[Services], Awaitable[State[Any]]]) -> State[Any]:
+    async def run_until_sigterm(services: Services) -> State[Any]:
+        with sigterm.cancels(services.control(current_flow_run().id)):
+            return await run(services)
+
+    return await unless_interrupted(run_until_sigterm)
 
 
 async def _tell(services: Services, item: T) -> T:

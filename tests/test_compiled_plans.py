@@ -1,5 +1,6 @@
 """Flows of `compile_plan` as somebody calls them: their runs are a plan's like any other."""
 
+import asyncio
 from collections import OrderedDict
 from contextlib import suppress
 from uuid import UUID, uuid4
@@ -13,6 +14,8 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun
 from prefect.flow_engine import run_flow, run_flow_async
 from prefect.states import AwaitingRetry
+from running import soon
+from stopped import count_ready
 
 from cloudops_prefect import (
     CommandFailedError,
@@ -24,8 +27,11 @@ from cloudops_prefect import (
     TimeoutTooLargeError,
     compile_plan,
     plan_store,
+    run_command,
+    run_plan,
 )
 from cloudops_prefect.flows import compile_command
+from cloudops_prefect.plan_run import PLAN_CANCELLED
 
 pytestmark = [pytest.mark.anyio, pytest.mark.server]
 
@@ -79,6 +85,58 @@ async def test_resuming_it_runs_only_what_has_not_completed(api, config, tmp_pat
     assert result.status is ExecutionStatus.COMPLETED
     assert [one.id for one in result.results] == [one.id for one in plan.commands]
     assert counter.read_text() == "x\n"
+
+
+async def until_ready(config, then) -> None:
+    await soon(lambda: count_ready(config.resolved_log_dir) == 1, 30)
+    then()
+
+
+async def cancelled_task(call, config) -> None:
+    task = asyncio.create_task(call)
+    await until_ready(config, task.cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def cancelled_scope(call, config) -> None:
+    async with anyio.create_task_group() as tasks:
+        with anyio.CancelScope() as scope:
+            tasks.start_soon(until_ready, config, scope.cancel)
+            await call
+    assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("interrupted", [cancelled_task, cancelled_scope])
+@pytest.mark.parametrize("kind", ["compiled", "run_plan"])
+async def test_who_interrupts_it_has_cancelled_it(api, config, interrupted, kind, monkeypatch):
+    monkeypatch.setenv("CLOUDOPS_LOG_DIR", str(config.log_dir))
+    plan = plan_of("echo ready; sleep 60", "echo never")
+    call = run_plan(plan) if kind == "run_plan" else compile_plan(plan, config)()
+    await interrupted(call, config)
+    (run,) = await runs_of(plan)
+    assert run.state_name == "Cancelled"
+    async with ExecutionEngine(config) as engine:
+        first, second = (await engine.get_plan_result(run.id)).results
+    assert (first.status, first.stdout) == (ExecutionStatus.CANCELLED, "ready\n")
+    assert (second.status, second.error) == (ExecutionStatus.CANCELLED, PLAN_CANCELLED)
+
+
+async def test_a_command_that_is_interrupted_is_cancelled(api, config, monkeypatch):
+    monkeypatch.setenv("CLOUDOPS_LOG_DIR", str(config.log_dir))
+    request = shell("echo ready; sleep 60")
+    await cancelled_task(run_command(request), config)
+    async with ExecutionEngine(config) as engine:
+        result = await engine.get_result(request.id)
+    assert (result.status, result.stdout) == (ExecutionStatus.CANCELLED, "ready\n")
+
+
+async def test_prefects_timeout_of_the_flow_stays_one(api, config):
+    plan = plan_of("sleep 60")
+    with pytest.raises(TimeoutError):
+        await compile_plan(plan, config).with_options(timeout_seconds=1)()
+    (run,) = await runs_of(plan)
+    assert run.state_name == "TimedOut"
 
 
 async def test_the_command_line_shows_it_as_a_plan(api, config, tmp_path):

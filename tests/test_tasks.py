@@ -85,4 +85,4 @@ async def test_a_task_run_of_a_flow_that_its_caller_cancels_is_told_of_to_its_en
         run.cancel()
         with suppress(asyncio.CancelledError):
             await run
-        await until(lambda: is_told(StateType.CRASHED))
+        await until(lambda: is_told(StateType.CANCELLED))
