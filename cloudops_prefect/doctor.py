@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 from prefect.settings import get_current_settings
 
-from cloudops_prefect.api_errors import api_complaint
+from cloudops_prefect.api_errors import api
 from cloudops_prefect.crashes import DIED
 from cloudops_prefect.errors import ExecutionIOError
 from cloudops_prefect.logfiles import open_directory
@@ -22,7 +21,10 @@ from cloudops_prefect.naming import FLOW_NAMES
 from cloudops_prefect.stranded import GIVEN_BACK
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from prefect.client.orchestration import PrefectClient
+    from prefect.events.actions import ActionTypes
     from prefect.events.schemas.automations import Automation
 
     from cloudops_prefect.config import ExecutionConfig
@@ -74,21 +76,20 @@ async def examine(config: ExecutionConfig, *, fix: bool = False) -> list[Finding
 
     Args:
         config: As the engine's.
-        fix: Creates what is missing on the server.
+        fix: Creates what is missing on the server, and mends what was altered there.
     """
     findings = [_log_directory(config)]
     try:
-        async with get_client() as client:
+        async with api() as client:
             version = await client.api_version()
-            findings.insert(0, Finding("API", f"{client.api_url} (Prefect {version})"))
             findings.append(await _crash_detection(client, fix=fix))
-            stranded = stranded_automation(STRANDED)
-            findings.append(await _automation(client, "stranded runs", stranded, fix=fix))
-    except Exception as error:
-        if (complaint := api_complaint(error)) is None:
-            raise
+            findings.append(
+                await _automation(client, "stranded runs", stranded_automation, STRANDED, fix=fix)
+            )
+            findings.insert(0, Finding("API", f"{client.api_url} (Prefect {version})"))
+    except ExecutionIOError as error:
         advice = "set PREFECT_API_URL, or run: cloudops server start"
-        findings.insert(0, Finding("API", complaint, advice))
+        findings.insert(0, Finding("API", str(error).removeprefix("IO error: "), advice))
     return findings
 
 
@@ -158,35 +159,75 @@ async def _crash_detection(client: PrefectClient, *, fix: bool) -> Finding:
     if frequency is None:
         advice = "set PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
         return Finding("crash detection", "flows send no heartbeats", advice)
-    wanted = crash_automation(timedelta(seconds=HEARTBEATS * frequency))
-    return await _automation(client, "crash detection", wanted, fix=fix)
+    window = timedelta(seconds=HEARTBEATS * frequency)
+    return await _automation(client, "crash detection", crash_automation, window, fix=fix)
 
 
 async def _automation(
-    client: PrefectClient, subject: str, wanted: AutomationCore, *, fix: bool
+    client: PrefectClient,
+    subject: str,
+    after: Callable[[timedelta], AutomationCore],
+    window: timedelta,
+    *,
+    fix: bool,
 ) -> Finding:
+    wanted = after(window)
     existing = await client.read_automations_by_name(wanted.name)
-    window = _window(wanted)
-    fault = _fault(existing, wanted.name, window)
+    fault = _fault(existing, wanted)
     if fault is None:
         return Finding(subject, f"the server has {wanted.name!r}")
     if not fix:
         return Finding(subject, fault, "run: cloudops doctor --fix")
-    for automation in existing:
-        await client.delete_automation(automation.id)
-    await client.create_automation(wanted)
-    return Finding(subject, f"created {wanted.name!r}, after {window.total_seconds():.0f} s")
+    if not existing:
+        await client.create_automation(wanted)
+        return Finding(subject, f"created {wanted.name!r}, after {window.total_seconds():.0f} s")
+    first, *others = existing
+    wanted = after(max(window, _window(first)))
+    await client.update_automation(first.id, _mended(first, wanted))
+    for other in others:
+        await client.delete_automation(other.id)
+    return Finding(
+        subject, f"mended {wanted.name!r}, after {_window(wanted).total_seconds():.0f} s"
+    )
 
 
-def _fault(existing: list[Automation], name: str, window: timedelta) -> str | None:
+def _fault(existing: list[Automation], wanted: AutomationCore) -> str | None:
+    name, window = wanted.name, _window(wanted)
     if not existing:
         return f"the server has no automation {name!r}: what dead workers leave stays so for ever"
+    if len(existing) > 1:
+        return f"the server has {len(existing)} automations {name!r}"
     automation = existing[0]
     if not automation.enabled:
         return f"the automation {name!r} is disabled"
+    if _is_altered(automation, wanted):
+        return f"the automation {name!r} is not as this version creates it"
     if _window(automation) < window:
         return f"the automation {name!r} waits less than {window.total_seconds():.0f} s"
     return None
+
+
+def _is_altered(automation: AutomationCore, wanted: AutomationCore) -> bool:
+    """Whether it lacks something of what is wanted; it may wait otherwise, and do more."""
+    triggers = [one.trigger.model_dump(exclude={"within"}) for one in (automation, wanted)]
+    done = [_deed(action) for action in automation.actions]
+    return triggers[0] != triggers[1] or any(_deed(one) not in done for one in wanted.actions)
+
+
+def _deed(action: ActionTypes) -> dict[str, Any]:
+    """Returns what an action does, whatever its message says of the window."""
+    fields = action.model_dump()
+    return fields | {"message": (fields.get("message") or "").partition(":")[0]}
+
+
+def _mended(automation: Automation, wanted: AutomationCore) -> AutomationCore:
+    """Returns what is wanted, with what a user added to it, as a message to somebody."""
+    added = [one for one in automation.actions if not isinstance(one, ChangeFlowRunState)]
+    return AutomationCore.model_validate(
+        automation.model_dump(exclude={"id", "owner_resource"})
+        | wanted.model_dump(include={"description", "enabled", "trigger"})
+        | {"actions": [one.model_dump() for one in (*wanted.actions, *added)]}
+    )
 
 
 def _window(automation: AutomationCore) -> timedelta:

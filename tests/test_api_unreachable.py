@@ -10,6 +10,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from cloudops_prefect import Deployments, ExecutionEngine, ExecutionIOError
 from cloudops_prefect.api_errors import api_complaint
+from cloudops_prefect.doctor import examine
 
 pytestmark = pytest.mark.anyio
 
@@ -32,6 +33,14 @@ async def test_it_is_named_within_ten_seconds(address, config, deployments):
     async with ExecutionEngine(config, deployments=deployments) as engine:
         with pytest.raises(ExecutionIOError, match=f"{address} does not answer"):
             await engine.execute(shell("true"))
+    assert time.monotonic() - began < 10
+
+
+async def test_the_doctor_names_it_within_ten_seconds(address, config):
+    began = time.monotonic()
+    api, _ = await examine(config)
+    assert api.detail.startswith(f"the Prefect API at {address} does not answer")
+    assert not api.ok
     assert time.monotonic() - began < 10
 
 

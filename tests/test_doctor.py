@@ -9,7 +9,9 @@ from uuid import uuid4
 import pytest
 from engines import until
 from prefect.client.orchestration import get_client
+from prefect.events.actions import DoNothing
 from prefect.events.clients import get_events_client
+from prefect.events.schemas.automations import AutomationCore
 from prefect.events.schemas.events import Event
 from prefect.states import Completed, Pending, Running
 from workers import create_pool
@@ -63,6 +65,67 @@ async def test_an_automation_that_is_too_quick_is_replaced(client, config):
     await examine(config, fix=True)
     (automation,) = await client.read_automations_by_name(NAME)
     assert automation.trigger.within > timedelta(seconds=60)
+
+
+def disabled(automation) -> None:
+    automation.enabled = False
+
+
+def another_trigger(automation) -> None:
+    automation.trigger.expect = automation.trigger.expect - {"prefect.flow-run.Completed"}
+
+
+def another_flow(automation) -> None:
+    automation.trigger.match_related = {"prefect.resource.name": "mine"}
+
+
+def another_action(automation) -> None:
+    automation.actions = [DoNothing()]
+
+
+@pytest.mark.parametrize("alter", [disabled, another_trigger, another_flow, another_action])
+async def test_an_automation_that_was_altered_is_mended_in_place(client, config, alter):
+    await examine(config, fix=True)
+    (automation,) = await client.read_automations_by_name(NAME)
+    altered = AutomationCore.model_validate(automation.model_dump(exclude={"id"}))
+    alter(altered)
+    await client.delete_automation(automation.id)
+    altered_id = await client.create_automation(altered)
+    assert not findings_of(await examine(config))["crash detection"]
+    await examine(config, fix=True)
+    assert findings_of(await examine(config))["crash detection"]
+    (mended,) = await client.read_automations_by_name(NAME)
+    assert mended.id == altered_id
+    assert mended.trigger == automation.trigger
+
+
+async def test_what_a_user_added_to_an_automation_stays(client, config):
+    wanted = crash_automation(timedelta(seconds=900))
+    wanted.actions.append(DoNothing())
+    await client.create_automation(wanted)
+    assert findings_of(await examine(config))["crash detection"]
+    (automation,) = await client.read_automations_by_name(NAME)
+    await client.pause_automation(automation.id)
+    await examine(config, fix=True)
+    (mended,) = await client.read_automations_by_name(NAME)
+    assert mended.enabled
+    assert mended.actions == wanted.actions
+    assert mended.trigger.within == timedelta(seconds=900)
+
+
+async def test_of_two_automations_one_is_left_and_those_of_others_are_not_touched(client, config):
+    others = crash_automation(timedelta(seconds=60)).model_copy(update={"name": f"my {NAME}"})
+    other_id = await client.create_automation(others)
+    for _ in range(2):
+        await client.create_automation(crash_automation(timedelta(seconds=540)))
+    (finding,) = [one for one in await examine(config) if one.subject == "crash detection"]
+    assert "2 automations" in finding.detail
+    await examine(config, fix=True)
+    assert len(await client.read_automations_by_name(NAME)) == 1
+    (other,) = await client.read_automations_by_name(others.name)
+    await client.delete_automation(other_id)
+    assert other.id == other_id
+    assert other.trigger == others.trigger
 
 
 async def heartbeat(client, flow_run_id) -> None:
