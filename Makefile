@@ -29,7 +29,7 @@ test: install
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
 
-# What make test prints 200 MB for, with a gigabyte, its 24 runs on two workers as 200, and an API that
+# What make test prints 200 MB for, with a gigabyte, its 12 runs on two workers as 200, and an API that
 # is away for half a minute, not for a moment.
 soak: install
 	CLOUDOPS_SOAK=1 CLOUDOPS_TEST_OUTAGE=30 $(BIN)/python -m pytest tests/test_memory.py tests/test_two_workers.py tests/test_api_away.py

@@ -38,7 +38,7 @@ from cloudops_prefect.stranded import GIVEN_BACK, WORKER_LABEL
 POOL = "two-workers"
 NAMES = ("first", "second")
 LIMIT = 4
-MANY = 200 if os.environ.get("CLOUDOPS_SOAK") else 24
+MANY = 200 if os.environ.get("CLOUDOPS_SOAK") else 12
 PATIENCE = 5 * MANY
 PRINTED_DATABASE = re.compile(r"postgresql\+asyncpg://\S+")
 pytestmark = [pytest.mark.anyio, pytest.mark.server, pytest.mark.timeout(3 * PATIENCE)]
