@@ -7,7 +7,7 @@ and after five minutes the server would call it Cancelled all the same.
 from __future__ import annotations
 
 import logging
-from itertools import count
+from itertools import chain, count, repeat
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 EVENTS = ("prefect.flow-run.Cancelling", "prefect.flow-run.Cancelled")
 RESOURCE = "prefect.flow-run."
 POLL_INTERVAL = 1.0
+# What happens while the subscription to events begins is lost, and a worker's run begins with that.
+FIRST_INTERVALS = (0.25, 0.25, 0.5)
 RECONNECT_INTERVAL = 5.0
 PAGE = 200
 _CANCELLED = FlowRunFilterState(
@@ -85,8 +87,8 @@ async def _heed(
 
 
 async def _poll(client: PrefectClient, controls: Mapping[UUID, RunControl]) -> None:
-    while True:
-        await anyio.sleep(POLL_INTERVAL)
+    for interval in chain(FIRST_INTERVALS, repeat(POLL_INTERVAL)):
+        await anyio.sleep(interval)
         if not controls:
             continue
         try:
