@@ -1,5 +1,6 @@
 """Prefect servers as the tests start and stop them."""
 
+import fcntl
 import os
 import shutil
 import socket
@@ -8,7 +9,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
@@ -33,8 +35,18 @@ def with_migrated_database(home: Path) -> Path:
     return database
 
 
-def _keep_migrated(database: Path) -> None:
+@contextmanager
+def _migrating_once() -> Iterator[None]:
+    """Lets one process at a time start a server, for as long as there is no database to copy."""
     MIGRATED.parent.mkdir(exist_ok=True)
+    with MIGRATED.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if MIGRATED.exists():
+            fcntl.flock(lock, fcntl.LOCK_UN)
+        yield
+
+
+def _keep_migrated(database: Path) -> None:
     copy = MIGRATED.with_suffix(f".{os.getpid()}")
     with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(copy)) as target:
         source.backup(target)
@@ -57,6 +69,12 @@ class PrefectServer:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        """Starts it, unless it runs."""
+        if self._process is None:
+            with _migrating_once():
+                self._start()
+
+    def _start(self) -> None:
         env = os.environ | {
             "PREFECT_HOME": str(self._home),
             **DEFAULT_SETTINGS,

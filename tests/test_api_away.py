@@ -1,6 +1,9 @@
 """The API goes away in the middle of a plan, and comes back."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import anyio
 import pytest
@@ -24,16 +27,35 @@ RECORDS_LATE = {
 }
 
 
-@pytest.fixture
-def server(tmp_path, request):
+@contextmanager
+def own_server(home: Path, **variables: str) -> Iterator[PrefectServer]:
     # Prefect's worker of events stays with the server that it was begun with.
     send_what_is_queued()
-    server = PrefectServer(tmp_path, **getattr(request, "param", {}))
+    server = PrefectServer(home, **variables)
     server.start()
     with temporary_settings({PREFECT_API_URL: server.url}):
         yield server
         send_what_is_queued()
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def kept_server(tmp_path_factory) -> Iterator[PrefectServer]:
+    with own_server(tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+@pytest.fixture
+def server(kept_server) -> PrefectServer:
+    """A server that a test may leave stopped."""
+    kept_server.start()
+    return kept_server
+
+
+@pytest.fixture
+def late_server(tmp_path) -> Iterator[PrefectServer]:
+    with own_server(tmp_path, **RECORDS_LATE) as server:
+        yield server
 
 
 @pytest.fixture
@@ -156,18 +178,19 @@ async def test_what_a_worker_runs_is_told_line_by_line_over_an_outage(
         assert told[-1].completed == 2
 
 
-@pytest.mark.parametrize("server", [RECORDS_LATE], indirect=True)
 async def test_what_a_killed_server_had_not_recorded_of_a_workers_run_is_told_again(
-    server, config, gates, tmp_path
+    late_server, config, gates, tmp_path
 ):
     plan = ExecutionPlan(commands=[*(shell("true") for _ in range(3)), gated(gates[0])])
     (home := tmp_path / "worker").mkdir()
-    create_pool(server.url, "killed")
+    create_pool(late_server.url, "killed")
     await deploy("killed")
 
     async def has_told_of_ends() -> bool:
         wanted = {"filter": {"event": {"name": ["prefect.task-run.Completed"]}}}
-        answer = await anyio.to_thread.run_sync(ask, "POST", f"{server.url}/events/filter", wanted)
+        answer = await anyio.to_thread.run_sync(
+            ask, "POST", f"{late_server.url}/events/filter", wanted
+        )
         return answer.json()["total"] == 3
 
     async def states() -> list[str]:
@@ -179,13 +202,13 @@ async def test_what_a_killed_server_had_not_recorded_of_a_workers_run_is_told_ag
     async def all_completed() -> bool:
         return await states() == ["Completed"] * 4
 
-    with process_worker(server.url, home, "killed"):
+    with process_worker(late_server.url, home, "killed"):
         async with ExecutionEngine(config, deployments=deployments("killed")) as engine:
             execution_id = await engine.execute_plan(plan)
             await until(has_told_of_ends, 60)
             assert "Completed" not in await states()
-            server.kill()
-            await anyio.to_thread.run_sync(server.start)
+            late_server.kill()
+            await anyio.to_thread.run_sync(late_server.start)
             gates[0].touch()
             await engine.wait(execution_id, timeout=60)
             await until(all_completed, 30)

@@ -1,7 +1,5 @@
 """Plans of more bytes than the API takes as a parameter."""
 
-import time
-
 import anyio
 import pytest
 from engines import shell
@@ -75,9 +73,7 @@ async def test_five_thousand_commands_are_dispatched_found_and_told(deployment, 
     plan = large(5000, "true", DependencyGraphStrategy(dependencies=edges))
     assert len(plan.model_dump_json()) > 4 * LIMIT
     async with ExecutionEngine(config, deployments=deployment) as engine:
-        began = time.monotonic()
         execution_id = await engine.execute_plan(plan)
-        assert time.monotonic() - began < 10
         forgotten()
         assert await engine.get_status(plan.commands[4999].id) is ExecutionStatus.PENDING
         await engine.cancel(plan.id)
