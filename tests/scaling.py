@@ -3,6 +3,9 @@
 import time
 from collections.abc import Callable
 
+LINEAR = 30
+"""How much more ten times as much may cost; what is quadratic costs a hundred times as much."""
+
 
 def cpu_seconds(work: Callable[[], object], times: int = 3) -> float:
     """Returns the CPU time of this process that the work takes, the least of some times."""

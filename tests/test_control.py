@@ -21,8 +21,9 @@ async def told(listening):
         await asyncio.wait_for(event.wait(), 10)
         print("told", flush=True)
         # One that ends sooner than the other.
+        event.clear()
         send()
-        await asyncio.sleep(0.1)
+        await asyncio.wait_for(event.wait(), 10)
 """
 TWO_LISTEN = """
 async def main():
@@ -77,10 +78,12 @@ asyncio.run(main())
 """
 CTRL_C = """
 async def main():
-    control = RunControl()
+    control, later = RunControl(), asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, later.set)
     with sigterm.cancels(control):
         os.kill(os.getpid(), signal.SIGINT)
-        await asyncio.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await asyncio.wait_for(later.wait(), 10)
     print("cancelled", control.cancelled, flush=True)
 try:
     asyncio.run(main())

@@ -20,7 +20,7 @@ from servers import with_migrated_database
 from cloudops_prefect import DependencyGraphStrategy, ExecutionEngine, ExecutionPlan
 
 pytestmark = pytest.mark.server
-TIMES = 12
+TIMES = 20
 LANES = 4
 PLAN = ExecutionPlan(
     strategy=DependencyGraphStrategy(dependencies={1: [0], 3: [2]}),
@@ -83,11 +83,11 @@ def without_api(home: Path) -> dict[str, str]:
 
 def test_the_ephemeral_server_has_every_end_when_the_process_has_ended(tmp_path):
     database = with_migrated_database(tmp_path)
-    argv = [sys.executable, str(PROGRAMS / "opens_and_closes.py"), "2", "20"]
+    argv = [sys.executable, str(PROGRAMS / "opens_and_closes.py"), "2", "60"]
     env = without_api(tmp_path)
     done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
-    assert recorded_states(database) == {"COMPLETED": 40}
+    assert recorded_states(database) == {"COMPLETED": 120}
 
 
 def test_the_ephemeral_server_ends_with_a_process_that_is_killed(tmp_path):

@@ -13,7 +13,7 @@ import yaml
 from any_plans import plans, requests
 from hypothesis import example, given
 from hypothesis import strategies as st
-from scaling import cpu_seconds
+from scaling import LINEAR, cpu_seconds
 
 from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.errors import (
@@ -827,7 +827,7 @@ class TestMistakes:
             assert len(check_plan(text)) == 1
             return cpu_seconds(lambda: check_plan(text))
 
-        assert spent_on(60) < 30 * spent_on(6)
+        assert spent_on(60) < LINEAR * spent_on(6)
 
     def test_a_chain_of_aliases_is_not_followed_without_end(self):
         lines = ["x-0: &x0 [a]"] + [f"x-{i}: &x{i} [*x{i - 1}]" for i in range(1, 5_000)]
@@ -972,7 +972,7 @@ def test_what_a_plan_costs_to_load_grows_as_its_commands_do():
         assert parse_plan(text).strategy.dependencies[count - 1] == [count - 2]
         return cpu_seconds(lambda: parse_plan(text))
 
-    assert spent_on(1_000) < 30 * spent_on(100)
+    assert spent_on(1_000) < LINEAR * spent_on(100)
 
 
 def test_reading_plans_imports_neither_prefect_nor_networkx():

@@ -260,7 +260,7 @@ class TestIsCancelled:
         await command.has_printed(b"ready")
         for _ in range(3):
             task.cancel()
-            await anyio.sleep(0.05)
+            await anyio.wait_all_tasks_blocked()
         assert not task.done()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -268,7 +268,7 @@ loop.close()
 IS_INTERRUPTED_AT_ITS_END = """
 async def once_more():
     try:
-        await asyncio.sleep(60)
+        await asyncio.Event().wait()
     finally:
         await asyncio.sleep(0)
         os.kill(os.getpid(), signal.SIGINT)
