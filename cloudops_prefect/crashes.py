@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from prefect.settings import get_current_settings
@@ -18,6 +20,12 @@ if TYPE_CHECKING:
     from cloudops_prefect.config import ExecutionConfig
 
 DIED = "the process that ran it died"
+_SILENT = re.compile(rf"{DIED}: no heartbeat for (\d+) s")
+
+
+def died_in_silence(window: timedelta) -> str:
+    """Returns what is said of a run that has been silent for a time, in whole seconds."""
+    return f"{DIED}: no heartbeat for {window.total_seconds():.0f} s"
 
 
 def shows_that_it_lives(
@@ -32,6 +40,9 @@ def error_of_state(state: State[Any] | None) -> str | None:
     if state is None or not state.is_crashed():
         return None if state is None else state.message
     message = (state.message or "Prefect calls the run crashed").removesuffix(".")
+    if silent := _SILENT.fullmatch(message):
+        heard = state.timestamp - timedelta(seconds=int(silent[1]))
+        return f"{message}; last heard of at {clock(heard)}"
     if message.startswith(DIED):
         return message
     return f"{DIED}: {message}; last heard of at {clock(state.timestamp)}"

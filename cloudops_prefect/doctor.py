@@ -14,7 +14,7 @@ from prefect.events.schemas.events import ResourceSpecification
 from prefect.settings import get_current_settings
 
 from cloudops_prefect.api_errors import api
-from cloudops_prefect.crashes import DIED
+from cloudops_prefect.crashes import died_in_silence
 from cloudops_prefect.errors import ExecutionIOError
 from cloudops_prefect.logfiles import open_directory
 from cloudops_prefect.naming import FLOW_NAMES
@@ -103,7 +103,7 @@ def crash_automation(window: timedelta) -> AutomationCore:
         after={HEARTBEAT},
         expect={HEARTBEAT, *(f"prefect.flow-run.{name}" for name in _SILENT)},
         state=StateType.CRASHED,
-        message=f"{DIED}: no heartbeat for {window.total_seconds():.0f} s",
+        message=died_in_silence(window),
     )
 
 

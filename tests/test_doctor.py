@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import uuid4
 
 import pytest
@@ -16,6 +16,7 @@ from prefect.events.schemas.events import Event
 from prefect.states import Completed, Pending, Running
 from workers import create_pool
 
+from cloudops_prefect.crashes import error_of_state
 from cloudops_prefect.doctor import (
     HEARTBEAT,
     NAME,
@@ -157,6 +158,7 @@ async def test_a_run_without_heartbeats_is_marked_and_one_that_has_ended_is_not(
         await client.set_flow_run_state(run.id, Running(), force=True)
         await heartbeat(client, run.id)
     silent, ended = runs
+    began = (await client.read_flow_run(silent.id)).state.timestamp
     await client.set_flow_run_state(ended.id, Completed(), force=True)
 
     async def is_marked() -> bool:
@@ -164,7 +166,10 @@ async def test_a_run_without_heartbeats_is_marked_and_one_that_has_ended_is_not(
 
     await until(is_marked, 60)
     assert (await client.read_flow_run(ended.id)).state.is_completed()
-    assert "no heartbeat for 10 s" in (await client.read_flow_run(silent.id)).state.message
+    crashed = (await client.read_flow_run(silent.id)).state
+    error, _, heard = (error_of_state(crashed) or "").partition("; last heard of at ")
+    assert error.endswith("no heartbeat for 10 s")
+    assert began - timedelta(seconds=1) < datetime.fromisoformat(heard) < crashed.timestamp
 
 
 async def test_a_run_that_stays_pending_goes_back_to_its_pool(client, api):
