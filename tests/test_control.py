@@ -24,6 +24,7 @@ async def told(listening):
         event.clear()
         send()
         await asyncio.wait_for(event.wait(), 10)
+        print("told again", flush=True)
 """
 TWO_LISTEN = """
 async def main():
@@ -97,7 +98,7 @@ IN_THE_BACKGROUND = "signal.signal(signal.SIGINT, signal.SIG_IGN)"
 @pytest.mark.parametrize(
     ("code", "printed", "returncode"),
     [
-        (TWO_LISTEN, ["listening", "told"], -signal.SIGTERM),
+        (TWO_LISTEN, ["listening", "told", "told again"], -signal.SIGTERM),
         (ANOTHER_HANDLER, ["the user's"], 0),
         (A_FORGOTTEN_LOOP, [], -signal.SIGTERM),
         (A_FORKED_CHILD, [str(int(signal.SIGTERM))], 0),
