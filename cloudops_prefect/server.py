@@ -20,7 +20,8 @@ from cloudops_prefect.server_settings import DEFAULT_SETTINGS
 
 HOST = "127.0.0.1"
 DEFAULT_PORT = 4200
-BOOT_SECONDS = 60.0
+# The first start creates the database, for which a small and busy machine needs a minute.
+BOOT_SECONDS = 180.0
 STOP_SECONDS = 15.0
 
 
@@ -87,7 +88,7 @@ def ensure() -> LocalServer:
     """The running server, started if need be; two callers at once get the same one.
 
     Raises:
-        LocalServerError: It ended while it booted, or did not answer within 60 seconds.
+        LocalServerError: It ended while it booted, or did not answer within three minutes.
     """
     if (server := running_server()) is not None:
         return server
@@ -100,7 +101,7 @@ def start() -> LocalServer:
     One that already runs is returned as it is.
 
     Raises:
-        LocalServerError: It ended while it booted, or did not answer within 60 seconds.
+        LocalServerError: It ended while it booted, or did not answer within three minutes.
     """
     prefect_home().mkdir(mode=0o700, parents=True, exist_ok=True)
     with _held(prefect_home() / "cloudops-server.start.lock", BOOT_SECONDS + STOP_SECONDS):
