@@ -2,10 +2,12 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 from uuid import uuid4
@@ -17,7 +19,12 @@ from workers import until
 
 ELSEWHERE = {"needs", "not run"}
 ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-SECONDS = 60
+SECONDS = 240
+# A screen that shows a command asleep is there for as long as the reader looks for it.
+SLEEP = """#!/bin/sh
+{sleep} "$@"
+while ls {looks}/* > /dev/null 2>&1; do {sleep} 0.05; done
+"""
 OF_A_READER = {
     "DO_NOT_TRACK": "1",
     # Nothing that a page does may change what the tests run with.
@@ -31,8 +38,15 @@ class Reader:
     """Somebody who does what pages say, in terminals of which some stay open."""
 
     def __init__(self, env: dict[str, str], home: Path) -> None:
-        self.env = env
+        (programs := home / "programs").mkdir()
+        (looks := home / "looks").mkdir()
+        (sleep := programs / "sleep").write_text(
+            SLEEP.format(sleep=shutil.which("sleep"), looks=looks)
+        )
+        sleep.chmod(0o755)
+        self.env = env | {"PATH": f"{programs}{os.pathsep}{env['PATH']}"}
         self._home = home
+        self._looks = looks
         self._open: dict[str, subprocess.Popen[bytes]] = {}
         self._opening = Lock()
 
@@ -85,13 +99,24 @@ class Reader:
     def _look(self, argv: list[str], step: Step, directory: Path) -> str:
         *screens, end = step.shown
         with terminal(argv, self.env, columns=160, cwd=directory) as screen:
-            for shown in screens:
-                screen.until(lambda shown=shown: is_shown(shown, "\n".join(screen.lines)))
+            with self._looking():
+                for shown in screens:
+                    screen.until(
+                        lambda shown=shown: is_shown(shown, "\n".join(screen.lines)), SECONDS
+                    )
             code = screen.wait(SECONDS)
             printed = "\n".join(screen.lines)
         assert code == int(step.block.remarks.get("exit", 0)), printed
         assert is_shown(end, printed), f"{step.block.place} ended with\n{printed}"
         return printed
+
+    @contextmanager
+    def _looking(self) -> Iterator[None]:
+        (look := self._looks / str(uuid4())).touch()
+        try:
+            yield
+        finally:
+            look.unlink()
 
     def leave_open(self, argv: list[str], block: Block, directory: Path) -> None:
         """Starts what goes on, unless it is open from an earlier page."""

@@ -18,6 +18,11 @@ from cloudops_prefect.server_settings import DEFAULT_SETTINGS
 
 # A server takes seconds to bring an empty database up to date; the next one begins with a copy.
 MIGRATED = Path(__file__).parent.parent / ".pytest_cache" / f"prefect-{version('prefect')}.db"
+HAS_ALL = {
+    "PREFECT_SERVER_DATABASE_MIGRATE_ON_START": "false",
+    "PREFECT_SERVER_REGISTER_BLOCKS_ON_START": "false",
+}
+"""What spares a server the look whether its database has all that it needs."""
 
 
 def free_port() -> int:
@@ -68,21 +73,24 @@ class PrefectServer:
         self.url = f"http://127.0.0.1:{self._port}/api"
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Starts it, unless it runs."""
+    def start(self, **variables: str) -> None:
+        """Starts it, unless it runs; the variables are for this start alone."""
         if self._process is None:
             with _migrating_once():
-                self._start()
+                self._start(variables)
 
-    def _start(self) -> None:
+    def _start(self, variables: dict[str, str]) -> None:
+        database = with_migrated_database(self._home)
+        elsewhere = "PREFECT_SERVER_DATABASE_CONNECTION_URL" in self._variables
         env = os.environ | {
             "PREFECT_HOME": str(self._home),
             **DEFAULT_SETTINGS,
+            **(HAS_ALL if database.exists() and not elsewhere else {}),
             # Its UI would look for the API at the port that Prefect's settings say.
             "PREFECT_SERVER_UI_API_URL": self.url,
             **self._variables,
+            **variables,
         }
-        database = with_migrated_database(self._home)
         module = "cloudops_prefect.server_process"
         argv = [sys.executable, "-m", module, "server", "start", "--host", "127.0.0.1"]
         with Path(self._home / "server.log").open("ab") as log:
@@ -93,7 +101,7 @@ class PrefectServer:
                 stderr=log,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while not self._answers():
             assert self._process.poll() is None, Path(self._home / "server.log").read_text()
             assert time.monotonic() < deadline, "the Prefect server did not start in time"

@@ -45,7 +45,7 @@ async def test_it_is_asked_again_until_it_has_taken_what_it_is_sent(api, client)
 
 
 async def test_what_is_busy_for_too_long_is_left_to_prefects_client(api, client, monkeypatch):
-    monkeypatch.setattr(busy_api, "PATIENCE", 0.2)
+    monkeypatch.setattr(busy_api, "PATIENCE", 2)
     api.answer = lambda path, size: 503
     with pytest.raises(PrefectHTTPStatusError, match="503"):
         await log(client)
@@ -77,12 +77,14 @@ async def test_another_answer_is_none_to_ask_again_for(api, client):
 
 async def test_many_requests_are_not_in_flight_at_once(api, client):
     lock, running, most = threading.Lock(), [], []
+    as_many = threading.Barrier(AT_ONCE, timeout=60)
 
     def answer(path, size) -> int:
         with lock:
             running.append(path)
             most.append(len(running))
-        # Long enough for others to come while this one is there.
+        as_many.wait()
+        # Long enough for others to come while these are there.
         time.sleep(0.05)
         with lock:
             running.pop()

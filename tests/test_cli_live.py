@@ -83,7 +83,8 @@ def both_run(screen: Terminal) -> bool:
 def test_a_terminal_shows_where_each_command_stands_and_then_how_it_ended(env, plan, gate):
     with terminal(cloudops("run", plan), env) as screen:
         screen.until(lambda: both_run(screen) and screen.line("✓ check").endswith("checked"))
-        screen.until(lambda: any("step 1" in line for line in screen.lines))
+        # Each frame is written from its top to its last line.
+        screen.until(lambda: any("step 1" in line for line in screen.lines) and screen.line("UI: "))
         heading, *commands, address = screen.lines
         assert re.fullmatch(r"Release  ━{5}─{15}  1 of 4  [\d.]+s", heading)
         assert [line.split()[1] for line in commands] == ["check", "build", "lint", "tell"]
@@ -176,18 +177,26 @@ def test_a_terminal_of_a_ci_system_gets_plain_lines(env, tmp_path):
 
 
 @pytest.mark.server
-def test_interleaved_output_comes_as_it_is_printed_without_colours_in_a_pipe(prefect_api, tmp_path):
+def test_interleaved_output_comes_as_it_is_printed_without_colours_in_a_pipe(env, tmp_path):
     first, second, path = tmp_path / "first", tmp_path / "second", tmp_path / "plan.json"
-    wait = "until test -e {}; do sleep 0.05; done; sleep 0.3"
+    wait = "until test -e {}; do sleep 0.05; done"
     commands = {
-        "one": rf"printf '\033[31ma\033[0m\n'; touch {first}; {wait.format(second)}; echo b",
-        "two": f"{wait.format(first)}; echo c; touch {second}",
+        "one": rf"printf '\033[31ma\033[0m\n'; {wait.format(second)}; echo b",
+        "two": f"{wait.format(first)}; echo c",
     }
-    named = [{"name": name, "run": command} for name, command in commands.items()]
+    named = [{"name": name, "run": line, "timeout": "2m"} for name, line in commands.items()]
     path.write_text(json.dumps({"strategy": "parallel", "commands": named}))
-    done = Cloudops(prefect_api, tmp_path / "logs")("run", "--output", "interleaved", path)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("[") and "--" not in line]
-    assert lines == ["[one] a", "[two] c", "[one] b"]
+    argv = cloudops("run", "--output", "interleaved", path)
+    lines, gates = [], [first, second]
+    with subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            if line.startswith("[") and "--" not in line:
+                lines.append(line)
+                # Two commands' lines have an order only if one is printed after the other is seen.
+                for gate in gates[: len(lines)]:
+                    gate.touch()
+    assert lines == ["[one] a\n", "[two] c\n", "[one] b\n"]
 
 
 def a_plan(count: int, **fields) -> ExecutionPlan:

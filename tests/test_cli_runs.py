@@ -91,11 +91,11 @@ def schedule_runs(api: str, count: int) -> list[UUID]:
 def test_a_run_is_drawn_with_its_states_and_its_critical_path(cloudops, run):
     drawn = cloudops("graph", run["execution_id"])
     assert drawn.returncode == 0, drawn.stderr
-    assert "└── ✓ check  0." in drawn.stdout
-    assert "    ├── ✗ build  0." in drawn.stdout
+    assert re.search(r"└── ✓ check  \d", drawn.stdout)
+    assert re.search(r"    ├── ✗ build  \d", drawn.stdout)
     assert "    │   ↓ - tell\n" in drawn.stdout
-    assert "    └── ✓ lint  0." in drawn.stdout
-    assert "* critical path, 0." in drawn.stdout
+    assert re.search(r"    └── ✓ lint  \d", drawn.stdout)
+    assert re.search(r"\* critical path, \d", drawn.stdout)
     document = cloudops.json("graph", run["execution_id"])
     states = [command["status"] for command in document["commands"]]
     assert states == ["completed", "failed", "cancelled", "completed"]
@@ -110,7 +110,8 @@ def test_the_timeline_of_a_run(cloudops, run):
 
 
 def test_a_single_command_is_drawn_too(cloudops, single):
-    assert "✗ Sleepy 100  1." in cloudops("graph", single["execution_id"]).stdout
+    drawn = cloudops("graph", single["execution_id"]).stdout
+    assert re.search(r"✗ Sleepy 100  [1-9]", drawn)
 
 
 def test_names_come_from_the_plan_of_the_run(cloudops, run):
@@ -237,13 +238,15 @@ def test_the_commands_of_a_large_plan_have_shortened_ids_too(cloudops, tmp_path)
         assert cloudops("logs", command["execution_id"][:12]).stdout == "large\n"
 
 
-def test_a_quiet_resume_of_a_command_tells_how_it_ended(cloudops, tmp_path):
+def test_a_quiet_resume_of_a_command_tells_how_it_ended(cloudops, tmp_path, monkeypatch):
+    # What still waits at the second look is told of too.
+    monkeypatch.setattr("cloudops_prefect.cli.watching._INTERVAL", 3600)
     flag = tmp_path / "flag"
     failed = cloudops.json("shell", f"echo ran; test -e {flag}")
     flag.touch()
     resumed = cloudops("resume", "--quiet", failed["execution_id"])
     assert (resumed.returncode, resumed.stdout) == (0, "")
-    assert resumed.stderr.startswith("completed in 0.")
+    assert re.match(r"completed in \d", resumed.stderr)
 
 
 def test_lists_say_that_there_is_nothing_and_that_there_is_more(cloudops, run, single):

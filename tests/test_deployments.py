@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from io import StringIO
 from pathlib import Path
 from uuid import uuid4
+from zoneinfo import ZoneInfo
 
 import anyio
 import pytest
@@ -96,7 +97,8 @@ def deployed(prefect_api, tmp_path_factory):
     home = tmp_path_factory.mktemp("worker")
     create_pool(prefect_api)
     copy = clone(tmp_path_factory.mktemp("clone"))
-    with process_worker(prefect_api, home):
+    # A run that waits for another to end outlives its schedule, so none is taken before its time.
+    with process_worker(prefect_api, home, PREFECT_WORKER_PREFETCH_SECONDS="0"):
         prefect(prefect_api, home, "--no-prompt", "deploy", "--all", cwd=copy)
         yield Prefect(prefect_api, home)
 
@@ -177,21 +179,25 @@ def test_a_plan_runs_by_itself_until_its_schedule_is_changed(deployed, plan_file
     assert deployed.cloudops("deploy", plan_file, *paused)[0] == 0
     name = "run-plan/ticking"
     command = ["deploy", plan_file, "--name", "ticking", "--work-pool", POOL]
-    code, out, err = deployed.cloudops(*command, "--interval", "10s", "--json")
+    # One at a time, or a slow machine begins runs faster than it ends them.
+    every = ["--interval", "10s", "--concurrency-limit", "1"]
+    code, out, err = deployed.cloudops(*command, *every, "--json")
     assert code == 0, err
     made = deployed.deployment(name)
     assert json.loads(out)["id"] == made["id"]
     assert (made["entrypoint"], made["pull_steps"]) == ("cloudops_prefect.flows.run_plan", [])
-    until(lambda: len(deployed.runs(name, "COMPLETED")) >= 2)
+    until(lambda: len(deployed.runs(name, "COMPLETED")) >= 2, 300)
     runs = deployed.runs(name, "COMPLETED")
     assert {run["name"] for run in runs} == {"Tick"}
     assert all({"auto-scheduled", "team:ops"} <= {*run["tags"]} for run in runs)
     assert deployed.runs("run-plan/resting") == []
 
-    code, _, err = deployed.cloudops(*command, "--cron", "0 3 * * *", "--timezone", "Europe/Berlin")
+    now = datetime.now(ZoneInfo("Europe/Berlin"))
+    cron = f"0 {(now.hour + 12) % 24} * * *"
+    code, _, err = deployed.cloudops(*command, "--cron", cron, "--timezone", "Europe/Berlin")
     assert code == 0, err
     (schedule,) = deployed.deployment(name)["schedules"]
-    assert (schedule["schedule"]["cron"], schedule["active"]) == ("0 3 * * *", True)
+    assert (schedule["schedule"]["cron"], schedule["active"]) == (cron, True)
     assert schedule["schedule"]["timezone"] == "Europe/Berlin"
     soon = (datetime.now(UTC) + timedelta(minutes=10)).isoformat()
     waiting = [run["expected_start_time"] for run in deployed.runs(name, "SCHEDULED")]

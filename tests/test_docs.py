@@ -61,7 +61,6 @@ def readings(reader, request, tmp_path_factory) -> Iterator[dict[Path, Future[No
 
 
 @pytest.mark.server
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_page_is_so(readings, page):
     readings[page].result()

@@ -16,6 +16,7 @@ import anyio
 import pytest
 from running import MARK, processes, soon
 
+from cloudops_prefect import process
 from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.env_secrets import secret_values
 from cloudops_prefect.errors import InvalidWorkingDirError, SpawnFailedError
@@ -107,10 +108,10 @@ async def test_a_command_that_ends_by_itself(config, command, status, exit_code,
 
 
 async def test_a_command_that_takes_too_long(config, mark):
-    request = shell("echo before; sleep 60", timeout_ms=300, env={MARK: mark})
+    request = shell("echo before; sleep 60", timeout_ms=3000, env={MARK: mark})
     result = await ran(request, config)
     assert (result.status, result.exit_code) == (ExecutionStatus.TIMEOUT, -signal.SIGTERM)
-    assert (result.error, result.stdout) == ("Execution timeout after 300ms", "before\n")
+    assert (result.error, result.stdout) == ("Execution timeout after 3000ms", "before\n")
     assert processes(mark) == []
 
 
@@ -296,6 +297,7 @@ async def test_the_user_gets_a_second_copy_below_the_directory_of_this_process(
 
 
 async def test_what_is_printed_while_it_is_stopped_is_kept(config):
+    config = config.model_copy(update={"grace_period_ms": 20_000})
     cleanup = "trap 'echo cleaning; sleep 0.2; echo clean; exit 0' TERM"
     execution = prepared(shell(f"{cleanup}; echo up; sleep 60 & wait"), config)
     async with anyio.create_task_group() as tasks:
@@ -307,7 +309,10 @@ async def test_what_is_printed_while_it_is_stopped_is_kept(config):
     assert result.stdout == "up\ncleaning\nclean\n"
 
 
-async def test_what_is_printed_after_the_main_process_ended_is_kept(config):
+async def test_what_is_printed_after_the_main_process_ended_is_kept(config, monkeypatch):
+    # A tenth of a second is much longer on a slow machine.
+    for name in ("_SETTLING", "_LONGEST_SETTLING"):
+        monkeypatch.setattr(process, name, 25 * getattr(process, name))
     result = await ran(shell("(sleep 0.1; echo late) & echo early"), config)
     assert (result.status, result.stdout) == (ExecutionStatus.COMPLETED, "early\nlate\n")
 

@@ -52,8 +52,8 @@ def begun(api: str, home: Path, execution_id: UUID) -> subprocess.Popen[bytes]:
 
 
 async def test_only_what_a_dead_worker_has_taken_and_not_started_goes_back(engine, client):
-    await client.send_worker_heartbeat(POOL, "dead", heartbeat_interval_seconds=1)
-    await client.send_worker_heartbeat(POOL, "alive", heartbeat_interval_seconds=60)
+    for worker in ("dead", "alive"):
+        await client.send_worker_heartbeat(POOL, worker, heartbeat_interval_seconds=60)
     taken = {
         ("dead", None): await engine.execute(shell("true")),
         ("dead", "17"): await engine.execute(shell("true")),
@@ -73,6 +73,8 @@ async def test_only_what_a_dead_worker_has_taken_and_not_started_goes_back(engin
     await give_back(client, POOL)
     states = [(await client.read_flow_run(one)).state for one in taken.values()]
     assert all(state.is_pending() for state in states)
+    # Its last sign of life, of which the API calls it offline three seconds later.
+    await client.send_worker_heartbeat(POOL, "dead", heartbeat_interval_seconds=1)
     await until(is_offline)
     await give_back(client, POOL)
     for owner, execution_id in taken.items():

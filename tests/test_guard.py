@@ -28,6 +28,8 @@ COMMANDS = {
     "floods": program("floods"),
     "is stopped": ["bash", "-c", "sleep 60 & kill -STOP $!; echo ready; kill -STOP $$"],
 }
+BOUND = 20
+"""Seconds: what nobody stops lives for 30 or 60. How long a stop takes is for the benchmark."""
 
 
 class Flow:
@@ -81,13 +83,13 @@ class TestAKilledFlow:
         killed.until_printed(b"ready")
         assert processes(killed.mark)
         killed.kill()
-        await soon(lambda: processes(killed.mark) == [], seconds=2)
+        await soon(lambda: processes(killed.mark) == [], seconds=BOUND)
 
     async def test_leaves_none_of_fifty_commands_running(self, flow):
         killed = flow(*[COMMANDS["background and foreground child"]] * 50)
         killed.until_printed(b"ready", times=50)
         killed.kill()
-        await soon(lambda: processes(killed.mark) == [], seconds=2)
+        await soon(lambda: processes(killed.mark) == [], seconds=BOUND)
 
     async def test_leaves_no_process_without_environment_session_or_parent(self, flow):
         if this_kernel().stamp(os.getpid()):
@@ -97,7 +99,7 @@ class TestAKilledFlow:
         killed.until_printed(b"ready")
         assert len(processes(mark)) == 2
         killed.kill()
-        await soon(lambda: processes(mark) == [], seconds=2)
+        await soon(lambda: processes(mark) == [], seconds=BOUND)
 
     async def test_leaves_nothing_of_what_never_stays_in_one_process(self, flow, tmp_path):
         lock = tmp_path / "lock"
@@ -105,14 +107,14 @@ class TestAKilledFlow:
         killed.until_printed(b"ready")
         assert is_locked(lock)
         killed.kill()
-        await soon(lambda: not is_locked(lock), seconds=2)
+        await soon(lambda: not is_locked(lock), seconds=BOUND)
 
     async def test_killed_while_it_starts_commands_leaves_nothing(self, flow):
         for delay in range(5):
             killed = flow(*[["sleep", "60"]] * 100)
             killed.until_printed(b"pid", times=1 + 15 * delay)
             killed.kill()
-            await soon(lambda killed=killed: processes(killed.mark) == [], seconds=2)
+            await soon(lambda killed=killed: processes(killed.mark) == [], seconds=BOUND)
 
     async def test_leaves_none_of_the_commands_of_a_flow_that_it_runs(self, flow):
         inner = json.dumps(["bash", "-c", "echo ready; sleep 60; :"])
@@ -120,7 +122,7 @@ class TestAKilledFlow:
         killed.until_printed(b"ready")
         await soon(lambda: len(processes(killed.mark)) == 4)
         killed.kill()
-        await soon(lambda: processes(killed.mark) == [], seconds=2)
+        await soon(lambda: processes(killed.mark) == [], seconds=BOUND)
 
     async def test_leaves_other_flows_alone(self, flow):
         killed, other = flow(["sleep", "60"]), flow(COMMANDS["sleeps"])
@@ -153,10 +155,10 @@ class TestAKilledFlow:
         process.kill()
         process.wait()
         process.stdout.close()
-        await soon(lambda: len(processes(mark)) == 1, seconds=2)
+        await soon(lambda: len(processes(mark)) == 1, seconds=BOUND)
         [forked] = processes(mark)
         assert "forks.py" in " ".join(forked.cmdline())
-        await soon(lambda: guards_of(process.pid) == [], seconds=2)
+        await soon(lambda: guards_of(process.pid) == [], seconds=BOUND)
         forked.kill()
         await soon(lambda: processes(mark) == [])
 
@@ -166,7 +168,7 @@ class TestTheGuard:
         ended = flow(["true"])
         ended.until_printed(b"all ended")
         assert ended.process.wait(10) == 0
-        await soon(lambda: guards_of(ended.process.pid) == [], seconds=2)
+        await soon(lambda: guards_of(ended.process.pid) == [], seconds=BOUND)
 
     @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
     async def test_ignores_what_is_meant_for_others(self, flow, signum):
@@ -176,7 +178,7 @@ class TestTheGuard:
         await soon(lambda: _ignores(process.pid, signum))
         process.send_signal(signum)
         guarded.kill()
-        await soon(lambda: processes(guarded.mark) == [], seconds=2)
+        await soon(lambda: processes(guarded.mark) == [], seconds=BOUND)
 
     async def test_is_replaced_when_it_was_killed(self):
         await Running("first").run(["true"])

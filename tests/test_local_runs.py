@@ -17,6 +17,7 @@ from cloudops_prefect import (
     ExecutionPlan,
     ExecutionResult,
     ExecutionStatus,
+    artifacts,
     cancellation,
     deployed_runs,
     history,
@@ -201,7 +202,10 @@ async def test_what_died_and_was_given_back_is_left_to_who_takes_it(services, co
     assert list(config.log_dir.iterdir()) == []
 
 
-async def test_a_short_plan_is_not_named_again_and_shows_its_progress_once(services, way):
+async def test_a_short_plan_is_not_named_again_and_shows_its_progress_once(
+    services, way, monkeypatch
+):
+    monkeypatch.setattr(artifacts, "INTERVAL", 3600)
     work = Work(ExecutionPlan(commands=[shell("true"), shell("true")]))
     flow_run, _ = await local_runs.create_run(services, work, None)
     names, progress = [], []

@@ -9,7 +9,9 @@ import sys
 import threading
 import time
 import uuid
+from functools import partial
 from pathlib import Path
+from timeit import repeat
 
 import anyio
 import psutil
@@ -158,13 +160,14 @@ class TestIsStopped:
     async def test_what_ends_on_sigterm_is_gone_at_once(self, command, argv):
         outcome, took = await until_ready(command, argv, grace_period=20)
         assert outcome.ended_by == "cancelled"
-        assert took < 2
+        assert took < 20
 
     @pytest.mark.parametrize("argv", IGNORES_SIGTERM.values(), ids=IGNORES_SIGTERM)
     async def test_what_ignores_sigterm_is_gone_after_the_grace_period(self, command, argv):
         outcome, took = await until_ready(command, argv, grace_period=0.3, reason="timeout")
         assert outcome.ended_by == "timeout"
-        assert 0.3 <= took < 1.3
+        # By itself the first of them would end after 30 s.
+        assert 0.3 <= took < 20
 
     async def test_what_never_stays_in_one_process_is_gone(self, command, tmp_path):
         lock = tmp_path / "lock"
@@ -173,9 +176,9 @@ class TestIsStopped:
         assert not is_locked(lock)
 
     async def test_a_timeout_counts_from_the_start(self, command):
-        outcome = await command.run(SHELL_WITH_CHILDREN, timeout=0.3)
+        outcome = await command.run(SHELL_WITH_CHILDREN, timeout=3)
         assert (outcome.ended_by, outcome.returncode) == ("timeout", -signal.SIGTERM)
-        assert 0.3 <= (outcome.ended_at - outcome.started_at).total_seconds() < 1.3
+        assert 3 <= (outcome.ended_at - outcome.started_at).total_seconds() < 20
         assert command.stdout == b"ready\n"
 
     async def test_what_is_printed_while_it_is_stopped_is_kept(self, command):
@@ -205,8 +208,8 @@ class TestIsStopped:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(stop_when_all_are_ready)
             for _ in range(50):
-                tasks.start_soon(command.run, SHELL_WITH_CHILDREN)
-        assert time.monotonic() - stop < 3
+                tasks.start_soon(partial(command.run, SHELL_WITH_CHILDREN, grace_period=20))
+        assert time.monotonic() - stop < 20
 
     async def test_a_stop_requested_before_starts_nothing(self, command, tmp_path):
         command.stop.request("cancelled")
@@ -242,7 +245,9 @@ class TestIsStopped:
 
 class TestIsCancelled:
     async def test_an_anyio_scope_is_left_only_when_nothing_runs(self, command):
-        began, cpu = time.monotonic(), time.process_time()
+        # So that none of this thread's time is a full collection's.
+        gc.collect()
+        began, cpu = time.monotonic(), time.thread_time()
         with anyio.CancelScope() as scope:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(command.run, program("ignores_sigterm"))
@@ -250,18 +255,22 @@ class TestIsCancelled:
                 scope.cancel()
         assert scope.cancelled_caught
         # A scope whose cancellation is caught cancels again in each round of the event loop.
-        assert time.process_time() - cpu < 0.3 * (time.monotonic() - began)
+        assert time.thread_time() - cpu < 0.3 * (time.monotonic() - began)
         assert processes(command.mark) == []
 
     async def test_an_asyncio_task_ends_only_when_nothing_runs_however_often_cancelled(
-        self, command
+        self, command, tmp_path
     ):
-        task = asyncio.create_task(command.run(program("ignores_sigterm")))
+        gate = tmp_path / "gate"
+        clean_up = f"trap 'until test -e {gate}; do sleep 0.02; done; exit' TERM"
+        argv = ["bash", "-c", f"{clean_up}; echo ready; sleep 60 & wait"]
+        task = asyncio.create_task(command.run(argv, grace_period=20))
         await command.has_printed(b"ready")
         for _ in range(3):
             task.cancel()
             await anyio.wait_all_tasks_blocked()
         assert not task.done()
+        gate.touch()
         with pytest.raises(asyncio.CancelledError):
             await task
         assert processes(command.mark) == []
@@ -323,7 +332,7 @@ class TestLeavesSomethingBehind:
         argv = program("double_fork", "exit", *how, command.mark)
         start = time.monotonic()
         outcome = await command.run(argv, grace_period=20)
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 20
         assert (outcome.returncode, outcome.ended_by) == (0, "exit")
         [leftover] = outcome.leftovers
         assert "import os" in leftover.command_line
@@ -338,7 +347,8 @@ class TestLeavesSomethingBehind:
         )
         assert command.stdout == b"ready\n"
         assert len(outcome.leftovers) == 1
-        assert time.monotonic() - start < 2
+        # By itself it would end after 60 s.
+        assert time.monotonic() - start < 20
 
     async def test_it_is_found_when_its_environment_is_gone(self, command):
         if this_kernel().stamp(os.getpid()):
@@ -352,15 +362,18 @@ class TestLeavesSomethingBehind:
         assert outcome.leftovers
         assert not is_locked(lock)
 
-    async def test_what_is_about_to_end_may_print_its_last(self, command):
+    async def test_what_is_about_to_end_may_print_its_last(self, command, monkeypatch):
+        # A tenth of a second is much longer on a slow machine.
+        for name in ("_SETTLING", "_LONGEST_SETTLING"):
+            monkeypatch.setattr(process_module, name, 25 * getattr(process_module, name))
         outcome = await command.run(["bash", "-c", "exec > >(sleep 0.1; cat); echo hello"])
         assert command.stdout == b"hello\n"
         assert outcome.leftovers == ()
 
     async def test_a_background_process_that_prints_for_ever_is_not_waited_for(self, command):
         start = time.monotonic()
-        outcome = await command.run(["bash", "-c", "yes & exit 0"])
-        assert time.monotonic() - start < 3
+        outcome = await command.run(["bash", "-c", "yes & exit 0"], grace_period=20)
+        assert time.monotonic() - start < 20
         assert len(outcome.leftovers) == 1
 
     async def test_a_pipe_held_by_a_process_outside_the_tree_is_not_waited_for(self, command):
@@ -384,18 +397,17 @@ class TestLeavesSomethingBehind:
             await soon(lambda: len(processes(command.mark)) == 3)
             command.stop.request("cancelled")
 
-    async def test_a_command_that_ends_costs_a_look_of_less_than_a_millisecond(self, command):
-        # The figure is 0.1 to 0.2 ms where nothing else runs.
+    async def test_a_command_that_ends_costs_little_more_than_a_list_of_all_processes(
+        self, command
+    ):
         await command.run(["true"])
         table = process_module._table
         table.add("ab.1", None)
-        took = []
-        for _ in range(20):
-            start = time.perf_counter()
-            table.look("ab.1")
-            took.append(time.perf_counter() - start)
+        look = min(repeat(lambda: table.look("ab.1"), number=1, repeat=20))
+        listing = min(repeat(lambda: list(os.scandir("/proc")), number=1, repeat=20))
         table.remove("ab.1", None)
-        assert min(took) < 0.001
+        # It is three times as much; to read what a hundred processes are is eighty times.
+        assert look < 10 * listing
 
 
 class TestWithoutFileDescriptors:
@@ -433,7 +445,7 @@ class TestNested:
         runner = [sys.executable, str(PROGRAMS / "runs_commands.py"), inner]
         outcome, took = await until_ready(command, runner, grace_period=20)
         assert outcome.ended_by == "cancelled"
-        assert took < 3
+        assert took < 20
 
     async def test_an_inner_command_ends_without_disturbing_the_outer(self, command):
         runner = [sys.executable, str(PROGRAMS / "runs_commands.py"), '["echo", "inner"]']
@@ -523,7 +535,7 @@ class TestWithoutPidfds:
     @pytest.mark.parametrize("argv", [SHELL_WITH_CHILDREN, program("double_fork")])
     async def test_a_command_is_stopped(self, command, argv):
         _, took = await until_ready(command, argv, grace_period=20)
-        assert took < 2
+        assert took < 20
 
 
 async def test_the_main_thread_of_a_process_may_end_before_the_others(command):

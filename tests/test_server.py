@@ -73,7 +73,7 @@ def started(tmp_path_factory) -> Iterator[Started]:
         for _ in range(2)
     ]
     try:
-        answers = [json.loads(command.communicate(timeout=90)[0]) for command in commands]
+        answers = [json.loads(command.communicate(timeout=300)[0]) for command in commands]
         yield Started(home, (answers[0], answers[1]))
     finally:
         subprocess.run([*CLOUDOPS, "server", "stop"], env=env, check=True, timeout=60)

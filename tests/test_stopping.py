@@ -79,9 +79,13 @@ async def check_stopped(engine, kind: str, execution_id: UUID, mark: str, status
 
 
 async def test_a_timeout_leaves_nothing(api, config, marks):
+    plans = {kind: plan_of(kind, mark, timeout_ms=15_000) for kind, mark in marks.items()}
+    # It fills the disk, so that it has less time, and begins once all else has.
+    del plans["floods"]
+    flood = plan_of("floods", marks["floods"], timeout_ms=3000)
     async with ExecutionEngine(config) as engine:
-        plans = {kind: plan_of(kind, mark, timeout_ms=3000) for kind, mark in marks.items()}
-        ids = {kind: await engine.execute_plan(plan) for kind, plan in plans.items()}
+        ids = await start_all(engine, plans)
+        ids["floods"] = await engine.execute_plan(flood)
         async with anyio.create_task_group() as tasks:
             for kind, execution_id in ids.items():
                 args = kind, execution_id, marks[kind], ExecutionStatus.TIMEOUT
@@ -203,7 +207,7 @@ async def test_sigkill_leaves_nothing_and_the_next_engine_tells_the_truth(api, c
     ids = process.ids()
     await ready(config, process.count)
     process.process.kill()
-    await soon(lambda: process.left() == {}, 2)
+    await soon(lambda: process.left() == {}, 30)
     async with ExecutionEngine(config) as engine:
         for kind, execution_id in ids.items():
             assert await engine.get_status(execution_id) is ExecutionStatus.FAILED, kind

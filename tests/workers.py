@@ -76,13 +76,17 @@ def create_pool(api: str, name: str = POOL, limit: int | None = None) -> None:
     assert answer.status_code in {201, 409}, answer.text
 
 
-async def deploy(pool: str, **job_variables: str) -> None:
-    """Deploys the installed flows to a pool."""
+async def deploy(pool: str, name: str | None = None, *, quickly: bool = True) -> None:
+    """Deploys the installed flows to a pool, by its name if they are not to have another.
+
+    Without a command of its own a process pool starts one Python more for each run.
+    """
+    job_variables = {"command": f"{sys.executable} -m prefect.engine"} if quickly else {}
     async with get_client() as client:
         for flow in (run_command, run_plan):
             await client.create_deployment(
                 await client.create_flow_from_name(flow.name),
-                name=pool,
+                name=name or pool,
                 work_pool_name=pool,
                 entrypoint=f"cloudops_prefect.flows.{flow.fn.__name__}",
                 pull_steps=[],
@@ -92,9 +96,9 @@ async def deploy(pool: str, **job_variables: str) -> None:
             )
 
 
-def deployments(pool: str) -> Deployments:
+def deployments(name: str) -> Deployments:
     """What `deploy` has made."""
-    return Deployments(command=f"run-command/{pool}", plan=f"run-plan/{pool}")
+    return Deployments(command=f"run-command/{name}", plan=f"run-plan/{name}")
 
 
 @contextmanager
