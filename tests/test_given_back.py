@@ -80,7 +80,9 @@ async def test_only_what_a_dead_worker_has_taken_and_not_started_goes_back(engin
     for owner, execution_id in taken.items():
         run = await client.read_flow_run(execution_id)
         assert run.state.is_scheduled() == (owner == ("dead", None))
-        assert run.expected_start_time == before[execution_id].expected_start_time
+        if run.state.is_scheduled():
+            was_due = before[execution_id].state.state_details.scheduled_time
+            assert run.state.state_details.scheduled_time == was_due
         await engine.cancel(execution_id)
 
 
