@@ -169,7 +169,7 @@ async def test_what_a_worker_runs_is_told_line_by_line_over_an_outage(
                     await anyio.sleep(SECONDS)
                     await anyio.to_thread.run_sync(server.start)
                     gates[1].touch()
-            result = await engine.wait(execution_id, timeout=60)
+            result = await engine.wait(execution_id, timeout=240)
     assert result.status is ExecutionStatus.COMPLETED
     for told in (events, there.events):
         of_commands = [event for event in told if event.event_type != "progress"]
@@ -206,10 +206,10 @@ async def test_what_a_killed_server_had_not_recorded_of_a_workers_run_is_told_ag
     with process_worker(forgetful_server.url, home, "killed"):
         async with ExecutionEngine(config, deployments=deployments("killed")) as engine:
             execution_id = await engine.execute_plan(plan)
-            await until(has_told_of_ends, 60)
+            await until(has_told_of_ends, 240)
             assert await states() == []
             forgetful_server.kill()
             await anyio.to_thread.run_sync(forgetful_server.start)
             gates[0].touch()
-            await engine.wait(execution_id, timeout=60)
+            await engine.wait(execution_id, timeout=240)
             await until(all_completed, 30)

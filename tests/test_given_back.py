@@ -108,19 +108,19 @@ async def test_of_two_processes_only_the_first_runs_what_was_given_back(
     with ExitStack() as processes:
         await take(client, execution_id, "first")
         first = begin("first")
-        await until(is_begun, 40)
+        await until(is_begun, 240)
         # Somebody saw it Pending just before it began.
         await client.set_flow_run_state(execution_id, Scheduled(message=GIVEN_BACK))
         await take(client, execution_id, "second")
-        assert await anyio.to_thread.run_sync(begin("second").wait, 40) == 0
+        assert await anyio.to_thread.run_sync(begin("second").wait, 240) == 0
         assert (await state()).is_running()
         third = begin("third")
-        assert await anyio.to_thread.run_sync(third.wait, 40) == 0
+        assert await anyio.to_thread.run_sync(third.wait, 240) == 0
         assert (await state()).is_running()
         gate.touch()
-        assert await anyio.to_thread.run_sync(first.wait, 40) == 0
+        assert await anyio.to_thread.run_sync(first.wait, 240) == 0
         assert (await state()).is_completed()
-        assert await anyio.to_thread.run_sync(begin("fourth").wait, 40) == 0
+        assert await anyio.to_thread.run_sync(begin("fourth").wait, 240) == 0
     assert (await state()).is_completed()
     assert (await engine.get_result(execution_id)).status is ExecutionStatus.COMPLETED
     assert counter.read_text() == "ready\n"
@@ -135,10 +135,10 @@ async def test_a_retry_does_not_run_what_completed_just_before_its_process_was_k
     plan = ExecutionPlan(commands=[shell(f"echo ran >> {ran}"), shell(kills_once)])
     execution_id = await engine.execute_plan(plan)
     first = begun(api, tmp_path, execution_id)
-    assert await anyio.to_thread.run_sync(first.wait, 60) == -signal.SIGKILL
+    assert await anyio.to_thread.run_sync(first.wait, 240) == -signal.SIGKILL
     for state in (Crashed(), Scheduled(), Pending()):
         await client.set_flow_run_state(execution_id, state, force=True)
     second = begun(api, tmp_path, execution_id)
-    assert await anyio.to_thread.run_sync(second.wait, 60) == 0
+    assert await anyio.to_thread.run_sync(second.wait, 240) == 0
     assert (await engine.get_status(execution_id)) is ExecutionStatus.COMPLETED
     assert ran.read_text() == "ran\n"

@@ -126,7 +126,7 @@ async def test_sigterm_to_the_flows_process_is_a_cancellation(api, worker, confi
     async def is_ready() -> bool:
         return count_ready(worker / "logs") > before
 
-    await until(is_ready, 60)
+    await until(is_ready, 240)
     async with get_client() as client:
         pid = (await client.read_flow_run(flow_run_id)).infrastructure_pid
     os.kill(int(str(pid).rpartition(":")[2]), signal.SIGTERM)
@@ -229,7 +229,7 @@ async def test_under_serve_what_was_done_is_kept(api, home, config, marks, how):
         async def is_ready() -> bool:
             return count_ready(home / "logs") == 1
 
-        await until(is_ready, 60)
+        await until(is_ready, 240)
         if how == "Ctrl-C":
             os.killpg(process.pid, signal.SIGINT)
         else:
@@ -255,7 +255,7 @@ async def start_served(plan) -> uuid.UUID:
                 return False
             return True
 
-        await until(is_served, 60)
+        await until(is_served, 240)
         deployment = await client.read_deployment_by_name("run-plan/served")
         run = await client.create_flow_run_from_deployment(
             deployment.id, parameters={"plan": plan.model_dump(mode="json")}, state=Scheduled()

@@ -89,7 +89,7 @@ def test_the_server_of_the_page_creates_its_tables_and_answers(postgres, tmp_pat
     reader = Reader(env, tmp_path)
     try:
         reader.leave_open(["bash", "-euc", text], block, tmp_path)
-        until_so(lambda: counts_runs(f"http://127.0.0.1:{port}/api"), 60)
+        until_so(lambda: counts_runs(f"http://127.0.0.1:{port}/api"), 240)
     finally:
         reader.close()
 

@@ -195,7 +195,7 @@ async def started_by_form(prefect_api: str) -> str:
         runs[:] = ask("POST", f"{prefect_api}/flow_runs/filter", wanted).json()
         return bool(runs)
 
-    await until(is_there, 60)
+    await until(is_there, 240)
     (run,) = runs
     return run["id"]
 

@@ -118,7 +118,7 @@ def process_worker(
             start_new_session=True,
         )
     try:
-        until(lambda: _is_online(api, pool, home.name, worker), 60)
+        until(lambda: _is_online(api, pool, home.name, worker), 240)
         yield worker
     finally:
         _end(worker, home)
@@ -154,7 +154,7 @@ def _has_home(process: psutil.Process, home: Path) -> bool:
     return False
 
 
-def until(condition: Callable[[], object], seconds: float = 60) -> None:
+def until(condition: Callable[[], object], seconds: float = 240) -> None:
     """Waits until the condition holds."""
     deadline = time.monotonic() + seconds
     while not condition():
