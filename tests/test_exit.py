@@ -97,7 +97,7 @@ def test_the_ephemeral_server_ends_with_a_process_that_is_killed(tmp_path):
             server = asyncio.run(until_found(lambda: server_of(process.pid)))
         finally:
             process.kill()
-    server.wait(20)
+    server.wait(240)
 
 
 def server_of(pid: int) -> psutil.Process | None:

@@ -29,7 +29,7 @@ COMMANDS = {
     "is stopped": ["bash", "-c", "sleep 60 & kill -STOP $!; echo ready; kill -STOP $$"],
 }
 BOUND = 20
-"""Seconds: what nobody stops lives for 30 or 60. How long a stop takes is for the benchmark."""
+"""Seconds: what nobody stops lives for 60. How long a stop takes is for the benchmark."""
 
 
 class Flow:
@@ -107,7 +107,8 @@ class TestAKilledFlow:
         killed.until_printed(b"ready")
         assert is_locked(lock)
         killed.kill()
-        await soon(lambda: not is_locked(lock), seconds=BOUND)
+        # What is always a millisecond ahead is caught late where many others want the cores.
+        await soon(lambda: not is_locked(lock), seconds=10 * BOUND)
 
     async def test_killed_while_it_starts_commands_leaves_nothing(self, flow):
         for delay in range(5):

@@ -166,8 +166,8 @@ class TestIsStopped:
     async def test_what_ignores_sigterm_is_gone_after_the_grace_period(self, command, argv):
         outcome, took = await until_ready(command, argv, grace_period=0.3, reason="timeout")
         assert outcome.ended_by == "timeout"
-        # By itself the first of them would end after 30 s.
-        assert 0.3 <= took < 20
+        # By itself the first of them would end after 60 s.
+        assert 0.3 <= took < 50
 
     async def test_what_never_stays_in_one_process_is_gone(self, command, tmp_path):
         lock = tmp_path / "lock"
