@@ -376,14 +376,18 @@ class TestLeavesSomethingBehind:
         assert time.monotonic() - start < 20
         assert len(outcome.leftovers) == 1
 
-    async def test_a_pipe_held_by_a_process_outside_the_tree_is_not_waited_for(self, command):
-        opened = []
+    async def test_a_pipe_held_by_a_process_outside_the_tree_is_not_waited_for(
+        self, command, tmp_path
+    ):
+        gate, opened = tmp_path / "gate", []
 
         def steal(pid: int) -> None:
             opened.append(os.open(f"/proc/{pid}/fd/1", os.O_WRONLY))
+            gate.touch()
 
         command._on_started = steal
-        await command.run(["sh", "-c", "sleep 0.1; echo hello"])
+        until_stolen = f"until test -e {gate}; do sleep 0.02; done"
+        await command.run(["sh", "-c", f"{until_stolen}; echo hello"])
         os.close(opened[0])
         assert command.stdout == b"hello\n"
 
