@@ -236,4 +236,6 @@ def _with_pid(pid: int, start, *argv, **options) -> subprocess.Popen:
         child = start(*argv, **options)
         if child.pid == pid:
             return child
+        child.kill()
+        child.wait()
     pytest.skip("another process took the pid each time")
