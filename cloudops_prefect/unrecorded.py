@@ -48,7 +48,11 @@ async def unrecorded_results(
     for index in missing:
         execution_id = task_run_id(flow_run.id, attempt or max(flow_run.run_count, 1), index)
         task_run = task_runs.get(execution_id)
-        results[index] = _result(requests[index], execution_id, flow_run, task_run)
+        if task_run is None:
+            why = _why_not_run(flow_run, has_begun=bool(task_runs))
+            results[index] = ExecutionResult.not_run(requests[index], execution_id, why)
+        else:
+            results[index] = _result(requests[index], execution_id, flow_run, task_run)
     return results
 
 
@@ -71,10 +75,8 @@ async def completed_without_record(
 
 
 def _result(
-    request: ExecutionRequest, execution_id: UUID, flow_run: FlowRun, task_run: TaskRun | None
+    request: ExecutionRequest, execution_id: UUID, flow_run: FlowRun, task_run: TaskRun
 ) -> ExecutionResult:
-    if task_run is None:
-        return ExecutionResult.not_run(request, execution_id, _why_not_run(flow_run))
     if was_cancelled_before(task_run):
         return ExecutionResult.not_run(request, execution_id, COMMAND_CANCELLED)
     status = _status(flow_run, task_run)
@@ -112,8 +114,10 @@ def _error(flow_run: FlowRun, task_run: TaskRun, status: ExecutionStatus) -> str
     return error_of_state(state)
 
 
-def _why_not_run(flow_run: FlowRun) -> str:
-    if flow_run.state_type is StateType.CRASHED:
+def _why_not_run(flow_run: FlowRun, *, has_begun: bool) -> str:
+    # A plan that failed before its first command was refused where it was to run.
+    refused = flow_run.state_type is StateType.FAILED and not has_begun
+    if refused or flow_run.state_type is StateType.CRASHED:
         return f"not run: {error_of_state(flow_run.state)}"
     return PLAN_CANCELLED if flow_run.state_type is StateType.CANCELLED else NEVER_RAN
 

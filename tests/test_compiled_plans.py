@@ -186,6 +186,17 @@ async def test_what_is_refused_raises_what_it_is_refused_for(api, config, compil
         await compiled(item, config)()
 
 
+async def test_a_plan_that_is_refused_where_it_runs_says_why_of_each_command(api, config):
+    plan = ExecutionPlan(commands=[shell("true"), shell("true", timeout_ms=700_000)])
+    with pytest.raises(TimeoutTooLargeError):
+        await compile_plan(plan, config)()
+    async with ExecutionEngine(config) as engine:
+        result = await engine.get_plan_result(plan.id)
+    assert [one.status for one in result.results] == [ExecutionStatus.CANCELLED] * 2
+    for one in result.results:
+        assert one.error.startswith("not run: Timeout exceeds maximum allowed: 700000ms > 600000ms")
+
+
 async def test_the_run_of_a_deployment_of_it_is_a_plans_too(api, config, tmp_path, monkeypatch):
     counter, gate = tmp_path / "counter", tmp_path / "gate"
     plan = plan_of(f"echo x >> {counter}", f"test -e {gate}")
