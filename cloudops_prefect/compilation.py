@@ -23,7 +23,12 @@ from cloudops_prefect.delivery import until_delivered
 from cloudops_prefect.errors import ExecutionError, ValidationError
 from cloudops_prefect.graph import Wiring
 from cloudops_prefect.left_results import tell_left_results_of
-from cloudops_prefect.models import ExecutionPlan, PlanExecutionResult
+from cloudops_prefect.models import (
+    ExecutionPlan,
+    ExecutionRequest,
+    PlanExecutionResult,
+    require,
+)
 from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, shown_text
 from cloudops_prefect.plan_run import PlanRun
 from cloudops_prefect.presenting import present
@@ -42,7 +47,7 @@ if TYPE_CHECKING:
 
     from cloudops_prefect.config import ExecutionConfig
     from cloudops_prefect.control import RunControl
-    from cloudops_prefect.models import ExecutionRequest, ExecutionResult
+    from cloudops_prefect.models import ExecutionResult
     from cloudops_prefect.services import Services
 
 
@@ -68,6 +73,7 @@ def compile_plan(
     Raises:
         ValidationError: if the plan is refused.
     """
+    require(ExecutionPlan, plan)
     wiring = Wiring.of_plan(plan)
 
     async def run() -> Any:
@@ -80,6 +86,7 @@ def compile_command(
     request: ExecutionRequest, config: ExecutionConfig | None = None
 ) -> Flow[[], Coroutine[Any, Any, ExecutionResult]]:
     """Turns a request into a Prefect flow without parameters, of one task run."""
+    require(ExecutionRequest, request)
 
     async def run() -> Any:
         return or_try_again(await _run(request, config, partial(run_command_here, request)))

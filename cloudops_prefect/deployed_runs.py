@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from prefect.client.schemas.objects import StateType, WorkerStatus
@@ -85,6 +86,19 @@ async def is_for_workers(client: PrefectClient, flow_run: FlowRun) -> bool:
         return False
 
 
+def is_overdue(flow_run: FlowRun) -> bool:
+    """Whether a run should have begun by now.
+
+    An engine's own run never should: it begins as pending, and is due later when it retries. Such
+    a run was scheduled again by somebody who does not run it.
+    """
+    state = flow_run.state
+    if state is None or state.type is not StateType.SCHEDULED:
+        return False
+    due = state.state_details.scheduled_time
+    return due is None or due <= datetime.now(UTC)
+
+
 async def retry_run(services: Services, flow_run_id: UUID) -> None:
     """Gives a run that has ended back to the workers, as the UI's Retry does."""
     await services.client.set_flow_run_state(flow_run_id, AwaitingRetry(), force=True)
@@ -112,6 +126,8 @@ async def what_it_waits_for(client: PrefectClient, flow_run: FlowRun) -> str:
     if flow_run.state_type not in _NOT_BEGUN:
         return "it is still running"
     if flow_run.work_pool_name is None:
+        if is_overdue(flow_run) and not await is_for_workers(client, flow_run):
+            return "it was scheduled again, which no worker takes; to run it here, resume it"
         return "it is still pending and waits for its turn"
     pool = repr(flow_run.work_pool_name)
     online = await _workers_online(client, flow_run.work_pool_name)

@@ -25,6 +25,7 @@ from cloudops_prefect.errors import (
 from cloudops_prefect.events import EventHandler, FanOutHandler
 from cloudops_prefect.execution import check_paths
 from cloudops_prefect.graph import Wiring
+from cloudops_prefect.models import ExecutionPlan, ExecutionRequest, ExecutionStatus, require
 from cloudops_prefect.runtime import Runtime
 from cloudops_prefect.sources import Ids, RunsHere, ToldByApi
 from cloudops_prefect.streaming import command_events, plan_events
@@ -41,10 +42,7 @@ if TYPE_CHECKING:
     from cloudops_prefect.history import Execution
     from cloudops_prefect.models import (
         ExecutionEvent,
-        ExecutionPlan,
-        ExecutionRequest,
         ExecutionResult,
-        ExecutionStatus,
         ExecutionSummary,
         PlanExecutionResult,
     )
@@ -110,6 +108,7 @@ class ExecutionEngine:
             ExecutionIOError: if the API does not answer.
             ExecutionError: if there is no such deployment.
         """
+        require(ExecutionRequest, request)
         request.validate(self.config)
         if self._deployments is None:
             check_paths(request)
@@ -119,6 +118,7 @@ class ExecutionEngine:
         self, plan: ExecutionPlan, *, idempotency_key: str | None = None
     ) -> UUID:
         """Starts a plan and returns at once with its execution's id; arguments as `execute`."""
+        require(ExecutionPlan, plan)
         plan.validate(self.config)
         wiring = Wiring.of_plan(plan)
         if self._deployments is None:
@@ -147,11 +147,12 @@ class ExecutionEngine:
         self, *, limit: int = 100, offset: int = 0, status: ExecutionStatus | None = None
     ) -> list[ExecutionSummary]:
         """Returns executions of commands and plans, the newest first."""
+        wanted = None if status is None else ExecutionStatus(status)
 
         async def read(services: Services) -> list[ExecutionSummary]:
             await tell_crashes(services.client, services.config)
             return await history.read_list(
-                services.client, limit=limit, offset=offset, status=status
+                services.client, limit=limit, offset=offset, status=wanted
             )
 
         return await self._ask(read)
@@ -257,7 +258,8 @@ class ExecutionEngine:
     async def resume(self, execution_id: UUID | str) -> UUID:
         """Runs what has not completed of an execution that has ended; returns its id.
 
-        A run that a worker has run goes back to the workers; one of an engine's runs here.
+        A run that a worker has run goes back to the workers; one of an engine's runs here, also
+        when it was scheduled again elsewhere, as by the UI's Retry: no worker takes it.
 
         Raises:
             ExecutionNotFoundError: if the API knows no such execution.
@@ -265,10 +267,12 @@ class ExecutionEngine:
         """
         execution = await self._find(execution_id)
         status = await self._ask(_status, execution)
-        if not status.is_final:
-            raise ExecutionNotCompletedError(execution.id, status)
         flow_run_id = execution.flow_run.id
-        if await self._ask(_is_for_workers, execution):
+        for_workers = await self._ask(_is_for_workers, execution)
+        is_nobodys = not for_workers and deployed_runs.is_overdue(execution.flow_run)
+        if not (status.is_final or is_nobodys):
+            raise ExecutionNotCompletedError(execution.id, status)
+        if for_workers:
             await self._ask(deployed_runs.retry_run, flow_run_id)
             self._follow(flow_run_id, elsewhere=True)
             return flow_run_id

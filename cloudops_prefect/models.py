@@ -252,3 +252,21 @@ class ExecutionPlan(FrozenModel):
                 where = (f"commands[{index}]", one_line(request.name or ""))
                 raise error.located(", ".join(filter(None, where))) from None
         check_graph(self)
+
+
+def require(wanted: type[ExecutionRequest | ExecutionPlan], given: object) -> None:
+    """Refuse what isn't a request or isn't a plan, and say how to make one of it.
+
+    Raises:
+        TypeError: It isn't a `wanted`.
+    """
+    if isinstance(given, wanted):
+        return
+    complaint = f"an {wanted.__name__} is needed, not {type(given).__name__}"
+    if isinstance(given, (ScriptCommand, ExecCommand, ShellCommand, AwsCliCommand)):
+        complaint += "; a command becomes one by ExecutionRequest(command=...)"
+    elif isinstance(given, ExecutionRequest):
+        complaint += "; requests become one by ExecutionPlan(commands=[...])"
+    elif isinstance(given, dict):
+        complaint += f"; a dict becomes one by {wanted.__name__}.model_validate(...)"
+    raise TypeError(complaint)

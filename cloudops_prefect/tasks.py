@@ -19,7 +19,7 @@ from prefect.tasks import Task
 from cloudops_prefect.block_env import read_environment
 from cloudops_prefect.errors import InvalidCommandError
 from cloudops_prefect.execution import CommandExecution
-from cloudops_prefect.models import ExecutionRequest, ExecutionResult
+from cloudops_prefect.models import ExecutionRequest, ExecutionResult, require
 from cloudops_prefect.naming import api_credentials, shown_name
 from cloudops_prefect.output import OutputReader
 from cloudops_prefect.output_feed import OutputFeed
@@ -119,8 +119,11 @@ def _feed(run: CommandRun, services: Services) -> OutputFeed | None:
 
 
 def _task_run_name(parameters: dict[str, Any]) -> str:
+    # Prefect asks for the name before it runs the task.
+    request = parameters["request"]
+    require(ExecutionRequest, request)
     services = open_here()
-    return shown_name(parameters["request"], services.config if services else None)
+    return shown_name(request, services.config if services else None)
 
 
 # Prefect's default cache policy would make two equal commands of a run one command, and a retried

@@ -1,5 +1,6 @@
 """The engine on the local route, against a real Prefect server."""
 
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
@@ -12,12 +13,14 @@ from prefect.settings import (
     PREFECT_LOCAL_STORAGE_PATH,
     temporary_settings,
 )
+from prefect.states import AwaitingRetry
 
 from cloudops_prefect import (
     CommandFailedError,
     DependencyGraphStrategy,
     ExecutionConfig,
     ExecutionEngine,
+    ExecutionNotCompletedError,
     ExecutionNotFoundError,
     ExecutionNotRunningError,
     ExecutionPlan,
@@ -126,6 +129,25 @@ async def test_resume_runs_what_failed_and_not_what_completed(api, config, tmp_p
         second = await engine.wait(execution_id)
     assert (first.status, second.status) == (ExecutionStatus.FAILED, ExecutionStatus.COMPLETED)
     assert counter.read_text() == "x\n"
+
+
+async def test_resume_takes_over_what_was_scheduled_again_for_nobody(api, config, tmp_path):
+    gate = tmp_path / "gate"
+    async with ExecutionEngine(config) as engine:
+        execution_id = await engine.execute(shell(f"test -e {gate}"))
+        await engine.wait(execution_id)
+        async with get_client() as client:
+            later = AwaitingRetry(scheduled_time=datetime.now(UTC) + timedelta(hours=1))
+            await client.set_flow_run_state(execution_id, later, force=True)
+            with pytest.raises(ExecutionNotCompletedError, match="is pending"):
+                await engine.resume(execution_id)
+            await client.set_flow_run_state(execution_id, AwaitingRetry(), force=True)
+        with pytest.raises(TimeoutError, match="no worker takes; to run it here, resume it"):
+            await engine.wait(execution_id, timeout=0.1)
+        gate.touch()
+        await engine.resume(execution_id)
+        result = await engine.wait(execution_id)
+    assert result.status is ExecutionStatus.COMPLETED
 
 
 async def test_serial_stops_on_error_and_says_why(api, config):

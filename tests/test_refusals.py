@@ -22,7 +22,10 @@ from cloudops_prefect import (
     ShellCommand,
     TimeoutTooLargeError,
     ValidationError,
+    compile_plan,
+    run_shell,
 )
+from cloudops_prefect.compilation import compile_command
 
 pytestmark = [pytest.mark.anyio, pytest.mark.server]
 
@@ -117,3 +120,40 @@ async def test_a_bad_plan_is_refused(nothing_new, config, bad, message):
     async with ExecutionEngine(config) as engine:
         with pytest.raises(InvalidPlanError, match=re.escape(message)):
             await engine.execute_plan(bad)
+
+
+GIVEN_INSTEAD = {
+    "a command": (ShellCommand(command="true"), "ExecutionRequest", "ExecutionRequest(command="),
+    "a dict": ({"command": "true"}, "ExecutionRequest", "ExecutionRequest.model_validate("),
+    "a text": ("true", "ExecutionRequest", "not str"),
+    "a plan": (ExecutionPlan(commands=[]), "ExecutionRequest", "not ExecutionPlan"),
+    "a request": (shell("true"), "ExecutionPlan", "ExecutionPlan(commands=["),
+}
+
+
+@pytest.mark.parametrize(("given", "needed", "hint"), GIVEN_INSTEAD.values(), ids=GIVEN_INSTEAD)
+async def test_what_is_no_request_or_plan_is_refused_by_what_it_should_be(
+    nothing_new, config, given, needed, hint
+):
+    wanted = f"an {needed} is needed.*{re.escape(hint)}"
+    compiled = compile_command if needed == "ExecutionRequest" else compile_plan
+    async with ExecutionEngine(config) as engine:
+        execute = engine.execute if needed == "ExecutionRequest" else engine.execute_plan
+        with pytest.raises(TypeError, match=wanted):
+            await execute(given)
+    with pytest.raises(TypeError, match=wanted):
+        compiled(given)
+
+
+async def test_a_task_refuses_what_is_no_request(api):
+    with pytest.raises(TypeError, match="an ExecutionRequest is needed, not str"):
+        await run_shell("true")
+
+
+async def test_executions_are_listed_by_a_status_that_there_is(api, config):
+    async with ExecutionEngine(config) as engine:
+        failed = await engine.execute(shell("exit 3"))
+        await engine.wait(failed)
+        assert failed in {one.id for one in await engine.list_executions(status="failed")}
+        with pytest.raises(ValueError, match="'nope' is not a valid ExecutionStatus"):
+            await engine.list_executions(status="nope")
