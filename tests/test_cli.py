@@ -276,6 +276,26 @@ def test_a_program_that_is_not_there_is_127_as_in_a_shell(cloudops):
     assert "Process spawn failed" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (["exec", "no-such-program"], 127, "failed: Process spawn failed: 'no-such-program': "),
+        (["shell", "--env-from", "command-environment/none", "ls"], 127, "failed: "),
+        (["shell", "--timeout", "1s", "echo began; sleep 60"], 124, "timeout: Execution timeout "),
+        (["shell", "kill -KILL $$"], 137, "failed: Command failed with exit code -9: killed by "),
+        (["shell", "exit 7"], 7, None),
+        (["shell", "exit 0"], 0, None),
+    ],
+)
+def test_a_quiet_command_is_told_of_only_where_it_could_not_tell(cloudops, arguments, code, told):
+    name, *rest = arguments
+    done = cloudops.look(name, "--quiet", *rest)
+    assert done.returncode == code
+    lines = done.stderr.splitlines()
+    assert len(lines) == (0 if told is None else 1), lines
+    assert done.stderr.startswith(told or "")
+
+
 def test_each_stream_goes_to_its_own(cloudops):
     done = cloudops.look("shell", "--quiet", "echo out; echo err >&2")
     assert (done.stdout, done.stderr) == ("out\n", "err\n")

@@ -55,7 +55,7 @@ class CommandOptions:
     json: ResultJson = False
 
     quiet: Quiet = False
-    """Print the command's own output only."""
+    """Print the command's own output only, and why it did not start or was stopped."""
 
     def request(self, command: "Command") -> "ExecutionRequest":
         """The request that these options make of a command.

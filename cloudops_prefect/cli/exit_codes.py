@@ -3,6 +3,8 @@
 import signal
 from typing import TYPE_CHECKING
 
+from cloudops_prefect.errors import CommandFailedError
+
 if TYPE_CHECKING:
     from cloudops_prefect.models import ExecutionResult, ExecutionStatus
 
@@ -37,3 +39,10 @@ def of_command(result: "ExecutionResult", signal_number: int | None = None) -> i
     # What could not be started has the exit code -1 as well, which is not signal 1.
     ran = (result.error or "").startswith("Command failed")
     return SIGNALLED - code if ran else NOT_STARTED
+
+
+def says_all(result: "ExecutionResult") -> bool:
+    """Whether the exit code is all that there is to say: the command ended, and ended itself."""
+    code = result.exit_code or COMPLETED
+    exited = code >= 0 and result.error == str(CommandFailedError(code))
+    return result.error is None or exited

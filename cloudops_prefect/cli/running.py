@@ -25,7 +25,7 @@ async def run_command(request: "ExecutionRequest", *, json: bool, quiet: bool) -
     Args:
         request: What to run.
         json: Whether its result takes the place of its output.
-        quiet: Whether nothing is printed beside its output.
+        quiet: Whether nothing is printed beside its output, unless it could not say what happened.
     """
     showing = Showing(request, ShownOptions(json=json), has_ending=json or not quiet)
     return await _run(showing, lambda engine: engine.execute(request))

@@ -7,12 +7,12 @@ from cloudops_prefect.cli.api import ui_url
 from cloudops_prefect.cli.names import command_names
 from cloudops_prefect.cli.summary import plan_summary
 from cloudops_prefect.cli.views import view_of
-from cloudops_prefect.models import ExecutionPlan, PlanExecutionResult
+from cloudops_prefect.models import ExecutionPlan, ExecutionResult, PlanExecutionResult
 from cloudops_prefect.naming import api_credentials
 
 if TYPE_CHECKING:
     from cloudops_prefect.cli.arguments import ShownOptions
-    from cloudops_prefect.models import ExecutionRequest, ExecutionResult
+    from cloudops_prefect.models import ExecutionRequest
 
 
 class Showing:
@@ -22,7 +22,7 @@ class Showing:
         item: What is executed.
         options: What is wanted of it.
         in_plan: Whether it is one command of a plan.
-        has_ending: Whether how it ended is told in words too.
+        has_ending: Whether how it ended is told in words even where a command's exit code says it.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Showing:
 
     def end(
         self,
-        result: "ExecutionResult | PlanExecutionResult",
+        result: ExecutionResult | PlanExecutionResult,
         signal_number: int | None = None,
     ) -> int:
         """Prints how it ended; returns the exit code that says so.
@@ -55,17 +55,23 @@ class Showing:
             printing.json_document(result)
         elif self._has_ending:
             self._print_ending(result)
+        elif isinstance(result, ExecutionResult) and not exit_codes.says_all(result):
+            _print_command_ending(result)
         if isinstance(result, PlanExecutionResult):
             return exit_codes.of_status(result.status, signal_number)
         return exit_codes.of_command(result, signal_number)
 
-    def _print_ending(self, result: "ExecutionResult | PlanExecutionResult") -> None:
+    def _print_ending(self, result: ExecutionResult | PlanExecutionResult) -> None:
         address = f"UI: {ui_url(result.execution_id, in_plan=self._in_plan)}"
         if isinstance(result, PlanExecutionResult):
             plan_summary(result, self._names)
             printing.line(address)
             return
-        # Standard output is the command's own.
-        how = f": {result.error}" if result.error else f" in {printing.seconds(result.duration)}"
-        printing.error_line(f"{result.status.value}{how}")
+        _print_command_ending(result)
         printing.error_line(address)
+
+
+def _print_command_ending(result: ExecutionResult) -> None:
+    # Standard output is the command's own.
+    how = f": {result.error}" if result.error else f" in {printing.seconds(result.duration)}"
+    printing.error_line(f"{result.status.value}{how}")
