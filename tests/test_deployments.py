@@ -15,6 +15,7 @@ import pytest
 from prefect.client.schemas.objects import FlowRun
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.utilities.callables import parameter_schema
+from prefect.workers.process import ProcessWorker
 from pydantic import SecretStr
 from workers import POOL, ROOT, ask, clone, create_pool, prefect, process_worker, until
 
@@ -211,6 +212,67 @@ def test_a_deployment_without_a_schedule_runs_by_name(deployed, plan_file):
     assert deployed.deployment("run-plan/by-hand")["schedules"] == []
     run = deployed.ended(deployed.start("run-plan/by-hand", {}))
     assert run["state_type"] == "COMPLETED"
+
+
+RELATIVE = """
+commands:
+  - {name: hello, script: scripts/hello.sh}
+  - {name: below, run: make, working_dir: sub}
+  - {name: program, exec: [bin/x]}
+  - {name: secret, script: hunter2-hunter2.sh, env: {API_TOKEN: hunter2-hunter2}}
+  - {name: at home, script: scripts/hello.sh, working_dir: /srv/shop}
+  - {name: absolute, script: /srv/shop/hello.sh}
+  - {name: found, exec: [make]}
+"""
+
+
+@pytest.mark.server
+def test_who_deploys_relative_paths_is_told_where_a_worker_starts(kept, tmp_path):
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(RELATIVE)
+    deploy = ["deploy", plan, "--name", "relative", "--work-pool"]
+    code, out, err = kept.cloudops(*deploy, POOL)
+    assert (code, out.splitlines()[0]) == (0, "Deployed run-plan/relative")
+    first, *commands = err.splitlines()
+    assert first.startswith("note: a worker starts in a temporary directory, unless its work pool ")
+    assert commands == [
+        "  hello: script scripts/hello.sh",
+        "  below: working_dir sub",
+        "  program: exec bin/x",
+        "  secret: script ********.sh",
+    ]
+    _, out, err = kept.cloudops(*deploy, POOL, "--json")
+    assert json.loads(out)["name"] == "run-plan/relative"
+    assert err.splitlines() == [first, *commands]
+    plan.write_text("commands: [{run: make}, {script: /srv/hello.sh}]")
+    assert kept.cloudops(*deploy, POOL)[2] == ""
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(
+    ("kind", "configured", "is_told"),
+    [
+        ("process", {}, True),
+        ("process", {"variable": "/srv"}, False),
+        ("process", {"fixed": "/srv"}, False),
+        # The image of a container has a directory.
+        ("kubernetes", {}, False),
+    ],
+)
+def test_paths_may_be_relative_where_the_pool_says_where_its_runs_start(
+    kept, tmp_path, kind, configured, is_told
+):
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(RELATIVE)
+    template = ProcessWorker.get_default_base_job_template()
+    if "variable" in configured:
+        template["variables"]["properties"]["working_dir"]["default"] = configured["variable"]
+    if "fixed" in configured:
+        template["job_configuration"]["working_dir"] = configured["fixed"]
+    pool = {"name": f"pool-{uuid4()}", "type": kind, "base_job_template": template}
+    kept.post("/work_pools/", pool)
+    code, _, err = kept.cloudops("deploy", plan, "--name", "there", "--work-pool", pool["name"])
+    assert (code, bool(err)) == (0, is_told)
 
 
 @pytest.mark.server

@@ -4,11 +4,16 @@ from typing import TYPE_CHECKING, Any
 
 from prefect.utilities.urls import url_for
 
-from cloudops_prefect.cli import exit_codes, printing
+from cloudops_prefect.api_errors import api
+from cloudops_prefect.cli import exit_codes, notes, printing
+from cloudops_prefect.cli.names import command_names
+from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.deployments import deploy_plan
-from cloudops_prefect.naming import RUN_PLAN
+from cloudops_prefect.naming import RUN_PLAN, api_credentials
 
 if TYPE_CHECKING:
+    from prefect.client.schemas.objects import WorkPool
+
     from cloudops_prefect.models import ExecutionPlan
 
 
@@ -24,6 +29,7 @@ async def deploy(
         options: Those of `deploy_plan`.
     """
     deployment_id = await deploy_plan(plan, **options)
+    await _note_relative_paths(plan, options["work_pool"])
     name = f"{RUN_PLAN}/{options['name']}"
     ui = url_for("deployment", obj_id=deployment_id) or ""
     if json:
@@ -36,3 +42,24 @@ async def deploy(
     printing.line(f"Start a worker: prefect worker start --pool {options['work_pool']}")
     printing.line(f"UI: {ui}")
     return exit_codes.COMPLETED
+
+
+async def _note_relative_paths(plan: "ExecutionPlan", work_pool: str) -> None:
+    secrets = api_credentials()
+    paths = [*notes.relative_paths(plan, ExecutionConfig.load(), secrets)]
+    if not paths:
+        return
+    async with api() as client:
+        pool = await client.read_work_pool(work_pool)
+    if _gives_a_temporary_directory(pool):
+        notes.say(notes.in_a_temporary_directory(paths, command_names(plan, secrets)))
+
+
+def _gives_a_temporary_directory(pool: "WorkPool") -> bool:
+    # Those of containers start in the directory of their image.
+    if pool.type != "process":
+        return False
+    template: dict[str, Any] = pool.base_job_template
+    variable = template.get("variables", {}).get("properties", {}).get("working_dir", {})
+    fixed = template.get("job_configuration", {}).get("working_dir") or ""
+    return not variable.get("default") and (not fixed or "{{" in fixed)
