@@ -259,6 +259,18 @@ def test_a_quiet_run_prints_the_summary_only(cloudops, tmp_path):
     assert re.search(r"^only +completed +0 ", done.stdout, re.MULTILINE)
 
 
+def test_who_runs_a_plan_is_told_that_fewer_run_at_once_than_it_allows(cloudops, tmp_path):
+    strategy = {"type": "parallel", "max_concurrency": 50}
+    plan = write_plan(tmp_path / "plan.json", *[shell("true")] * 11, strategy=strategy)
+    note = (
+        "note: max_concurrency 50: at most 10 at once here; "
+        "CLOUDOPS_MAX_CONCURRENT_EXECUTIONS raises that\n"
+    )
+    for options, told in (([], note), (["--json"], note), (["--quiet"], "")):
+        done = cloudops.look("run", *options, plan)
+        assert (done.returncode, done.stderr) == (0, told)
+
+
 @pytest.mark.parametrize(
     ("command", "code"), [("exit 7", 7), ("kill -TERM $$", 143), ("kill -HUP $$", 129)]
 )

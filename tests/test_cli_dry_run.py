@@ -106,3 +106,19 @@ def test_no_part_of_it_shows_a_secret(plan, tmp_path, monkeypatch, capsys):
         assert "in-********" in told
         assert "hunter2" not in told
         assert "admin" not in told
+
+
+@pytest.mark.parametrize(
+    ("asked", "count", "is_cut"), [(5, 5, True), (5, 2, False), (2, 5, False), (None, 5, False)]
+)
+def test_a_bound_above_that_of_the_settings_is_noted(
+    *, plan, monkeypatch, capsys, asked, count, is_cut
+):
+    monkeypatch.setenv("CLOUDOPS_MAX_CONCURRENT_EXECUTIONS", "2")
+    strategy = {"type": "parallel", "max_concurrency": asked}
+    plan.write_text(json.dumps({"strategy": strategy, "commands": [{"run": "true"}] * count}))
+    note = "max_concurrency 5: at most 2 at once here; CLOUDOPS_MAX_CONCURRENT_EXECUTIONS raises"
+    assert run_tokens(["run", "--dry-run", str(plan)]) == 0
+    assert (f"\nnote: {note} that\n" in capsys.readouterr().out) == is_cut
+    assert run_tokens(["run", "--dry-run", "--json", str(plan)]) == 0
+    assert (json.loads(capsys.readouterr().out)["note"] == f"{note} that") == is_cut

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloudops_prefect.cli import printing
+from cloudops_prefect.cli import notes, printing
 from cloudops_prefect.cli.names import command_names, size_of, title_of
 from cloudops_prefect.commands import Invocation, complete_env, invocation
 from cloudops_prefect.config import ExecutionConfig
@@ -64,12 +64,15 @@ def planned(plan: "ExecutionPlan", config: ExecutionConfig) -> list[PlannedComma
 
 def dry_run(plan: "ExecutionPlan", *, json: bool) -> None:
     """Prints what a plan would run."""
-    commands = planned(plan, ExecutionConfig.load())
+    config = ExecutionConfig.load()
+    commands, note = planned(plan, config), notes.concurrency(plan, config)
     title = title_of(plan, _credentials())
     if json:
-        printing.json_document({"plan": title, "commands": commands})
+        printing.json_document({"plan": title, "note": note, "commands": commands})
         return
     printing.line(f"{title}: {size_of(plan)}; nothing is started")
+    if note:
+        printing.line(f"note: {note}")
     names = {command.index: command.name for command in commands}
     for position, command in enumerate(commands, 1):
         printing.line("")

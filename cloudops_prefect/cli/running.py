@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from cloudops_prefect.cli import notes
 from cloudops_prefect.cli.arguments import ShownOptions
 from cloudops_prefect.cli.following import follow, impatient, interruptible
 from cloudops_prefect.cli.showing import Showing
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 async def run_plan(plan: "ExecutionPlan", options: ShownOptions) -> int:
     """Runs a plan to its end; returns the exit code."""
+    note = notes.concurrency(plan, ExecutionConfig.load())
+    if note and not options.quiet:
+        notes.say(note)
     return await _run(Showing(plan, options), lambda engine: engine.execute_plan(plan))
 
 
