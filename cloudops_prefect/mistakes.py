@@ -22,6 +22,9 @@ _SHOWN_CHARACTERS = 60
 _SHOWN_NAMES = 25
 _SHOWN_MISTAKES = 20
 _TAB = 4
+_SIMILAR = 0.75
+_SHORT_NAME = 3
+_SIMILAR_IF_SHORT = 0.66
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,9 @@ def _visible(text: str) -> str:
 def nearest(name: str, valid: Iterable[str]) -> str | None:
     """Return the valid name that was probably meant."""
     lowered = {candidate.lower().replace("-", "_"): candidate for candidate in valid}
-    near = get_close_matches(name.lower().replace("-", "_"), lowered, n=1)
+    # Of three letters one is a third.
+    cutoff = _SIMILAR if len(name) > _SHORT_NAME else _SIMILAR_IF_SHORT
+    near = get_close_matches(name.lower().replace("-", "_"), lowered, n=1, cutoff=cutoff)
     return lowered[near[0]] if near else None
 
 

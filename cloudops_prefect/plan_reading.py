@@ -9,7 +9,7 @@ from cloudops_prefect.graph import graph_errors
 from cloudops_prefect.mistakes import did_you_mean, nearest, shown
 from cloudops_prefect.models import ExecutionPlan
 from cloudops_prefect.request_reading import STAND_IN, message_at, read_request
-from cloudops_prefect.short_forms import KNOWN_FIELDS, Expansion, Fields, expand
+from cloudops_prefect.short_forms import KNOWN_FIELDS, Expansion, Fields, expand, hint_of, plain
 from cloudops_prefect.wrong_types import checked, path_of
 
 if TYPE_CHECKING:
@@ -20,6 +20,18 @@ if TYPE_CHECKING:
     from cloudops_prefect.mistakes import FieldPath
 
 _FIELDS = tuple(ExecutionPlan.model_fields)
+_STRATEGY = "write `strategy: {type: parallel, max_concurrency: …}`"
+_HINTS = {
+    "concurrency": _STRATEGY,
+    "jobs": "did you mean `commands`?",
+    "max_concurrency": _STRATEGY,
+    "max_parallel": _STRATEGY,
+    "name": "a plan has a `description`",
+    "parallel": "write `strategy: parallel`",
+    "steps": "did you mean `commands`?",
+    "tasks": "did you mean `commands`?",
+    "title": "a plan has a `description`",
+}
 _NO_COMMANDS = "a plan must be an object with a list of `commands`"
 
 
@@ -59,17 +71,23 @@ def _expand_all(file: Fields, findings: Findings) -> list[Expansion | None]:
         ]
     if entries is not None:
         findings.add(("commands",), f"must be a list, not {shown(entries)}")
-    elif not any(nearest(name, _FIELDS) == "commands" for name in unknown):
+    elif not any(_is_meant_as_commands(name) for name in unknown):
         findings.add_missing(("commands",))
     return [None]
 
 
 def _add_unknown(name: str, findings: Findings) -> None:
-    if name in KNOWN_FIELDS:
+    hint = _HINTS.get(plain(name)) or hint_of(name)
+    if hint is None and name in KNOWN_FIELDS:
         hint = f"indent it under its command; {did_you_mean(name, _FIELDS)}"
+    if hint is not None:
         findings.add((name,), f"unknown field `{name}`", hint, of_name=True)
     else:
         findings.add_unknown((name,), _FIELDS)
+
+
+def _is_meant_as_commands(name: str) -> bool:
+    return "`commands`" in _HINTS.get(plain(name), "") or nearest(name, _FIELDS) == "commands"
 
 
 def _is_aside(name: str) -> bool:

@@ -40,13 +40,28 @@ _NAMES_ELSEWHERE = {
     "dir": "working_dir",
     "environment": "env",
     "program": "exec",
+    "pwd": "working_dir",
     "requires": "needs",
     "sh": "run",
     "shell_command": "run",
     "title": "name",
     "variables": "env",
+    "vars": "env",
     "workdir": "working_dir",
 }
+_HINTS = {
+    "`cloudops resume` runs again what has not completed": (
+        "attempts max_attempts max_retries retries retry retry_count"
+    ),
+    "a plan has `metadata: {tags: {…}}`": "labels tag tags",
+    "with `strategy: {type: serial, stop_on_error: false}` all commands run": (
+        "allow_failure continue_on_error ignore_errors stop_on_error"
+    ),
+    "write `run: if …; then …; fi`": "condition if only_if unless when",
+    "they come from blocks: `env_from: [command-environment/…]`": "secret secrets",
+    "`cloudops deploy --cron` makes one": "cron schedule schedules",
+}
+_HINT_OF = {name: hint for hint, names in _HINTS.items() for name in names.split()}
 _DURATION: TypeAdapter[timedelta] = TypeAdapter(Duration)
 
 
@@ -98,9 +113,21 @@ def expand(entry: Fields, path: FieldPath, findings: Findings) -> Expansion:
     return expansion
 
 
+def plain(name: str) -> str:
+    """Return a field's name as it would be written here."""
+    return name.lower().replace("-", "_")
+
+
+def hint_of(name: str) -> str | None:
+    """Return what there is in place of a field that only other tools have."""
+    return _HINT_OF.get(plain(name))
+
+
 def _add_unknown(name: str, entry: Fields, path: FieldPath, findings: Findings) -> None:
+    hint = hint_of(name)
     if name == "type":
         hint = "it goes inside: `command: {type: …}`; shorter is `run: …`"
+    if hint is not None:
         findings.add((*path, name), f"unknown field `{name}`", hint, of_name=True)
         return
     meant = _meant(name)
@@ -114,12 +141,13 @@ def _add_unknown(name: str, entry: Fields, path: FieldPath, findings: Findings) 
 
 
 def _meant(name: str) -> str | None:
-    plain = name.lower().replace("-", "_")
-    if plain not in _NAMES_ELSEWHERE:
+    if hint_of(name) is not None:
+        return None
+    meant = plain(name)
+    if meant not in _NAMES_ELSEWHERE:
         # Names from elsewhere are misspelt too: `enviroment` is not meant to be `env_from`.
-        near = nearest(plain, (*KNOWN_FIELDS, *_NAMES_ELSEWHERE))
-        plain = near or plain
-    return _NAMES_ELSEWHERE.get(plain, plain if plain in KNOWN_FIELDS else None)
+        meant = nearest(meant, (*KNOWN_FIELDS, *_NAMES_ELSEWHERE)) or meant
+    return _NAMES_ELSEWHERE.get(meant, meant if meant in KNOWN_FIELDS else None)
 
 
 def _expand_form(form: str, entry: Fields, expansion: Expansion, findings: Findings) -> None:
@@ -136,12 +164,12 @@ def _expand_form(form: str, entry: Fields, expansion: Expansion, findings: Findi
 
 
 def _read_run(value: object, path: FieldPath, findings: Findings) -> Fields | None:
-    text = _text(value, path, findings)
+    text = _text(value, path, findings, of_list="write `exec: …` for a list")
     return None if text is None else {"type": "shell", "command": text}
 
 
 def _read_script(value: object, path: FieldPath, findings: Findings) -> Fields | None:
-    text = _text(value, path, findings)
+    text = _text(value, path, findings, of_list="it names a file; write lines below `run: |`")
     return None if text is None else {"type": "script", "path": text}
 
 
@@ -171,11 +199,14 @@ _FORM_READERS: dict[str, Callable[[object, FieldPath, Findings], Fields | None]]
 }
 
 
-def _text(value: object, path: FieldPath, findings: Findings) -> str | None:
+def _text(
+    value: object, path: FieldPath, findings: Findings, of_list: str | None = None
+) -> str | None:
     if value is None or (isinstance(value, str) and not value.strip()):
         findings.add_missing(path)
     elif not isinstance(value, str):
-        findings.add(path, f"must be a text, not {shown(value)}")
+        hint = of_list if isinstance(value, list) else None
+        findings.add(path, f"must be a text, not {shown(value)}", hint)
     else:
         return value
     return None

@@ -413,7 +413,80 @@ class TestMistakes:
                 "commands: [{script: a, shell: b}]",
                 "p.yaml:1:24: commands[0].shell: goes with `run`, not with `script`",
             ),
-            ("commands: [{run: [a]}]", "p.yaml:1:18: commands[0].run: must be a text, not a list"),
+            (
+                "commands: [{run: [a]}]",
+                (
+                    "p.yaml:1:18: commands[0].run: must be a text, not a list; "
+                    "write `exec: …` for a list"
+                ),
+            ),
+            (
+                "commands: [{run: {a: b}}]",
+                "p.yaml:1:18: commands[0].run: must be a text, not an object",
+            ),
+            (
+                "commands: [{script: [make]}]",
+                (
+                    "p.yaml:1:21: commands[0].script: must be a text, not a list; "
+                    "it names a file; write lines below `run: |`"
+                ),
+            ),
+            (
+                "commands: [{run: a, retries: 3}]",
+                (
+                    "p.yaml:1:21: commands[0].retries: unknown field `retries`; "
+                    "`cloudops resume` runs again what has not completed"
+                ),
+            ),
+            (
+                "commands: [{run: a, tags: {team: web}}]",
+                (
+                    "p.yaml:1:21: commands[0].tags: unknown field `tags`; "
+                    "a plan has `metadata: {tags: {…}}`"
+                ),
+            ),
+            (
+                "tags: [web]\ncommands: [{run: a}]",
+                "p.yaml:1:1: tags: unknown field `tags`; a plan has `metadata: {tags: {…}}`",
+            ),
+            (
+                "commands: [{run: a, continue-on-error: true}]",
+                (
+                    "p.yaml:1:21: commands[0].continue-on-error: unknown field "
+                    "`continue-on-error`; with `strategy: {type: serial, stop_on_error: false}` "
+                    "all commands run"
+                ),
+            ),
+            (
+                "stop_on_error: false\ncommands: [{run: a}]",
+                (
+                    "p.yaml:1:1: stop_on_error: unknown field `stop_on_error`; with "
+                    "`strategy: {type: serial, stop_on_error: false}` all commands run"
+                ),
+            ),
+            (
+                "max_concurrency: 4\ncommands: [{run: a}]",
+                (
+                    "p.yaml:1:1: max_concurrency: unknown field `max_concurrency`; "
+                    "write `strategy: {type: parallel, max_concurrency: …}`"
+                ),
+            ),
+            (
+                "name: Release\ncommands: [{run: a}]",
+                "p.yaml:1:1: name: unknown field `name`; a plan has a `description`",
+            ),
+            ("steps: []", "p.yaml:1:1: steps: unknown field `steps`; did you mean `commands`?"),
+            (
+                "commands: [{run: a, when: always}]",
+                (
+                    "p.yaml:1:21: commands[0].when: unknown field `when`; "
+                    "write `run: if …; then …; fi`"
+                ),
+            ),
+            (
+                "commands: [{run: a, vars: {}}]",
+                "p.yaml:1:21: commands[0].vars: unknown field `vars`; did you mean `env`?",
+            ),
             (
                 "commands: [{exec: [a, {b: c}]}]",
                 "p.yaml:1:23: commands[0].exec[1]: must be a text, not an object",
@@ -716,6 +789,11 @@ class TestMistakes:
         if "twice" in mistake:
             first = next(str(m) for m in check_plan(text, "p.json") if "twice" in m.message)
         assert first.startswith(f"p.json:{mistake}")
+
+    @pytest.mark.parametrize("name", ["cache", "description", "file", "runs-on", "stage", "image"])
+    def test_nothing_is_guessed_from_a_name_that_is_like_no_field(self, name):
+        (mistake,) = mistakes_of(f"commands: [{{run: a, {name}: x}}]")
+        assert "; known here: run, script, exec, aws, id, name, " in mistake
 
     def test_all_mistakes_of_a_file_are_listed_in_order(self):
         text = textwrap.dedent("""\
