@@ -35,7 +35,7 @@ from cloudops_prefect.presenting import present
 from cloudops_prefect.records import read_results
 from cloudops_prefect.services import current_services, open_here
 from cloudops_prefect.state_events import related_resources
-from cloudops_prefect.states import command_state_of, plan_state_of
+from cloudops_prefect.states import cancelled_state, command_state_of, plan_state_of
 from cloudops_prefect.unbegun import has_begun
 from cloudops_prefect.unrecorded import completed_without_record
 
@@ -138,12 +138,14 @@ async def unless_interrupted(
             if not opened:
                 task.cancel()
             await _end_of(task)
-            if task.cancelled() or task.exception() or _has_timed_out(flow_run):
-                raise
-            async with get_client() as client:
-                tell = client.set_flow_run_state
-                await until_delivered(partial(tell, flow_run.id, task.result(), force=True))
-            flow_run.state = task.result()
+            has_failed = not task.cancelled() and task.exception() is not None
+            if opened and not has_failed and not _has_timed_out(flow_run):
+                # The second Ctrl-C has cancelled the task too, and with it what it was stopping.
+                state = cancelled_state() if task.cancelled() else task.result()
+                async with get_client() as client:
+                    tell = client.set_flow_run_state
+                    await until_delivered(partial(tell, flow_run.id, state, force=True))
+                flow_run.state = state
         raise
 
 

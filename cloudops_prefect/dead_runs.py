@@ -15,6 +15,7 @@ from prefect.states import Crashed
 from cloudops_prefect.api_errors import answered_soon
 from cloudops_prefect.crashes import DIED, api_url, clock
 from cloudops_prefect.errors import InvalidPlanError
+from cloudops_prefect.late_cancelling import end_again
 from cloudops_prefect.left_results import tell_left_results
 from cloudops_prefect.liveness import signs_of_the_dead
 from cloudops_prefect.logfiles import is_here
@@ -69,13 +70,13 @@ async def tell_crashes(
 
 
 async def tell_crash(client: PrefectClient, config: ExecutionConfig, flow_run: FlowRun) -> bool:
-    """Marks a run as crashed, and its commands, as `tell_crashes` does.
+    """Marks a run as crashed, and its commands, as `tell_crashes` does; also ends one again.
 
     A worker that has told of the death knows nothing of the commands. Of a run that no worker has
     started, or one that has ended with its runs, nobody has told.
     """
     if flow_run.state_type not in {StateType.RUNNING, StateType.CRASHED}:
-        return False
+        return await end_again(client, flow_run)
     return await tell_crashes(client, config, flow_run.id)
 
 

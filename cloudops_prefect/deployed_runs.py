@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from prefect.client.schemas.objects import StateType, WorkerStatus
 from prefect.exceptions import ObjectNotFound
-from prefect.states import AwaitingRetry, Cancelled, Cancelling, Scheduled
+from prefect.states import AwaitingRetry, Cancelling, Scheduled
 
-from cloudops_prefect.errors import ExecutionCancelledError, ExecutionError, ValidationError
+from cloudops_prefect.errors import ExecutionError, ValidationError
 from cloudops_prefect.naming import LOCAL, RUN_COMMAND, RUN_PLAN
+from cloudops_prefect.states import cancelled_state
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -113,8 +114,7 @@ async def cancel_run(services: Services, flow_run: FlowRun) -> None:
         return
     # Of a process that is being started nobody may know yet: in Cancelling the run would stay for
     # minutes. The flow looks whether its run was cancelled before it began.
-    cancelled = Cancelled(message=str(ExecutionCancelledError()))
-    told = await client.set_flow_run_state(flow_run.id, cancelled, force=True)
+    told = await client.set_flow_run_state(flow_run.id, cancelled_state(), force=True)
     now = await client.read_flow_run(flow_run.id)
     # It had begun meanwhile, and has ended only once its processes are gone.
     if now.run_count > flow_run.run_count and told.state and now.state_id == told.state.id:

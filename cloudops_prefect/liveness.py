@@ -62,7 +62,9 @@ def sign_of_life(directory: Path, sign: Sign) -> Generator[None]:
             has_left_it = True
         yield
         if has_left_it:
-            path.unlink(missing_ok=True)
+            # A sign that stays is one of the dead, and theirs are removed.
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 def leave_line(flow_run_id: UUID, line: str) -> None:

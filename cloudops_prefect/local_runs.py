@@ -15,15 +15,16 @@ import anyio
 from prefect.client.schemas.objects import StateDetails
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.flow_engine import run_flow_async
-from prefect.states import Cancelled, Crashed, Pending
+from prefect.states import Crashed, Pending
 
 from cloudops_prefect import recording
 from cloudops_prefect.api_errors import api_complaint
 from cloudops_prefect.crashes import shows_that_it_lives
 from cloudops_prefect.delivery import until_delivered
-from cloudops_prefect.errors import ExecutionCancelledError, ExecutionIOError
+from cloudops_prefect.errors import ExecutionIOError
 from cloudops_prefect.models import ExecutionPlan
 from cloudops_prefect.naming import LOCAL
+from cloudops_prefect.states import cancelled_state
 from cloudops_prefect.unheard import unless_unheard
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ async def create_run(
         with anyio.CancelScope(shield=True):
             flow_run = await creating
             if _is_made_with(ours, flow_run):
-                await services.client.set_flow_run_state(flow_run.id, _cancelled(), force=True)
+                await services.client.set_flow_run_state(flow_run.id, cancelled_state(), force=True)
         raise
     return flow_run, _is_made_with(ours, flow_run)
 
@@ -124,7 +125,7 @@ async def _run_to_its_end(
     except Exception as error:
         run = services.runs.get(flow_run.id)
         if run is None and control.cancelled:
-            missing = _cancelled()
+            missing = cancelled_state()
         elif run is None or run.final_state is None:
             logger.exception("Run %s could not be brought to its end", flow_run.id)
             missing = Crashed(message=f"the run could not be brought to its end: {error!r}")
@@ -141,15 +142,15 @@ def _untold(run: PlanRun | None, told: State[Any] | None) -> State[Any] | None:
     Of a run that is being cancelled the API takes neither that it begins nor that it completes.
     """
     if told is None or not told.is_final():
-        return _cancelled()
+        return cancelled_state()
     ended = None if run is None else run.final_state
-    if ended is None or told.is_cancelled() or (ended.type, ended.name) == (told.type, told.name):
+    if (
+        ended is None
+        or told.iscancelled_state()
+        or (ended.type, ended.name) == (told.type, told.name)
+    ):
         return None
     return ended
-
-
-def _cancelled() -> State[Any]:
-    return Cancelled(message=str(ExecutionCancelledError()))
 
 
 @asynccontextmanager

@@ -44,6 +44,11 @@ def status_of(state: State[Any] | None) -> ExecutionStatus:
     return _STATUSES[state.type]
 
 
+def cancelled_state() -> State[Any]:
+    """Returns the final state of what was cancelled and has no result."""
+    return Cancelled(message=str(ExecutionCancelledError()))
+
+
 def state_of(result: ExecutionResult) -> State[Any]:
     """Returns the final state of a command's task run, its message being the result's error.
 

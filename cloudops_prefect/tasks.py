@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,7 +26,7 @@ from cloudops_prefect.output import OutputReader
 from cloudops_prefect.output_feed import OutputFeed
 from cloudops_prefect.recording import TaskRunRecord
 from cloudops_prefect.services import Services, current_services, open_here
-from cloudops_prefect.states import error_of, state_of
+from cloudops_prefect.states import cancelled_state, error_of, state_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -197,9 +198,13 @@ async def run_command_task(
         record = TaskRunRecord(task_run, related, services.events)
         # Limits of tags hold for all task runs; the public form warns of each tag without one.
         async with concurrency([f"tag:{tag}" for tag in task_run.tags], suppress_warnings=True):
-            record.begin()
+            record.begin(lambda: run.execution.started_at)
             try:
                 state = state_of(await _run_and_publish(run, services))
+            except asyncio.CancelledError:
+                # Its process tree is gone by now.
+                record.end(cancelled_state())
+                raise
             except BaseException as error:
                 record.end(await exception_to_crashed_state(error))
                 raise

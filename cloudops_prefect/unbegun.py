@@ -18,10 +18,9 @@ from uuid import UUID
 
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import StateType
-from prefect.states import Cancelled
 
 from cloudops_prefect.control import RUNNERS_MARK
-from cloudops_prefect.errors import ExecutionCancelledError
+from cloudops_prefect.states import cancelled_state
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -50,8 +49,7 @@ def _tell_cancellation() -> None:
         with get_client(sync_client=True) as client:
             states = client.read_flow_run_states(flow_run_id)
             if _was_never_begun(states):
-                cancelled = Cancelled(message=str(ExecutionCancelledError()))
-                client.set_flow_run_state(flow_run_id, cancelled)
+                client.set_flow_run_state(flow_run_id, cancelled_state())
     except Exception as error:  # noqa: BLE001 (there is nobody left to tell)
         logger.debug("The API can't be told of a cancellation: %s", error)
 

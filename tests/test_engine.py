@@ -13,7 +13,7 @@ from prefect.settings import (
     PREFECT_LOCAL_STORAGE_PATH,
     temporary_settings,
 )
-from prefect.states import AwaitingRetry
+from prefect.states import AwaitingRetry, Cancelling
 
 from cloudops_prefect import (
     CommandFailedError,
@@ -148,6 +148,23 @@ async def test_resume_takes_over_what_was_scheduled_again_for_nobody(api, config
         await engine.resume(execution_id)
         result = await engine.wait(execution_id)
     assert result.status is ExecutionStatus.COMPLETED
+
+
+@pytest.mark.parametrize("command", ["echo done", "exit 3"])
+async def test_what_had_ended_before_it_was_asked_to_cancel_stays_as_it_was(api, config, command):
+    async with ExecutionEngine(config) as engine:
+        execution_id = await engine.execute(shell(command))
+        before = await engine.wait(execution_id)
+        async with get_client() as client:
+            await client.set_flow_run_state(execution_id, Cancelling(), force=True)
+            assert await engine.get_status(execution_id) is before.status
+            assert (
+                await client.read_flow_run(execution_id)
+            ).state_type.value == before.status.upper()
+            await client.set_flow_run_state(execution_id, Cancelling(), force=True)
+        assert await engine.wait(execution_id) == before
+        with pytest.raises(ExecutionNotRunningError):
+            await engine.cancel(execution_id)
 
 
 async def test_serial_stops_on_error_and_says_why(api, config):

@@ -37,6 +37,14 @@ def test_only_what_has_died_is_found_and_once(tmp_path, sign):
         assert list(signs_of_the_dead(tmp_path, API)) == []
 
 
+def test_a_sign_that_cannot_be_removed_disturbs_nobody(tmp_path, sign):
+    directory = tmp_path / "signs"
+    with sign_of_life(directory, sign):
+        directory.rename(tmp_path / "elsewhere")
+        directory.touch()
+    assert list(signs_of_the_dead(tmp_path / "elsewhere", API)) == [sign]
+
+
 def test_what_a_process_has_left_besides_is_there_line_by_line(tmp_path, sign):
     leave_line(sign.flow_run_id, "before it is there")
     with suppress(ProcessLookupError), sign_of_life(tmp_path, sign):

@@ -311,3 +311,39 @@ async def test_the_end_of_the_loop_is_a_cancellation(api, config, mark, ending):
     async with ExecutionEngine(config) as engine:
         assert await engine.get_status(execution_id) is ExecutionStatus.CANCELLED
     assert await names_of_states(execution_id) == {"Cancelled"}
+
+
+IS_INTERRUPTED_TWICE = """
+import asyncio, os, signal, sys, threading
+from pathlib import Path
+from cloudops_prefect import ExecutionConfig, ExecutionPlan, compile_plan
+plan, directory = ExecutionPlan.model_validate_json(sys.argv[1]), Path(sys.argv[2])
+def interrupt():
+    for sign in "ready", "stopping":
+        while not (directory / sign).exists():
+            threading.Event().wait(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+    (directory / "enough").touch()
+threading.Thread(target=interrupt, daemon=True).start()
+try:
+    asyncio.run(compile_plan(plan, ExecutionConfig(grace_period_ms=60_000))())
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+async def test_a_compiled_plan_that_is_interrupted_twice_is_cancelled(api, config, tmp_path):
+    command = (
+        "trap 'touch stopping' TERM; echo started; touch ready;"
+        " until test -e enough; do sleep 0.05; done"
+    )
+    first = shell(command, working_dir=tmp_path)
+    plan = ExecutionPlan(commands=[first, shell("echo never")])
+    told = printed(api, config, IS_INTERRUPTED_TWICE, plan.model_dump_json(), str(tmp_path))
+    assert told == "interrupted"
+    async with ExecutionEngine(config) as engine:
+        result = await engine.get_plan_result(plan.id)
+        assert (await engine.read_logs(first.id)).startswith("started\n")
+    assert [one.status for one in result.results] == [ExecutionStatus.CANCELLED] * 2
+    assert result.status is ExecutionStatus.CANCELLED
+    assert await names_of_states(result.execution_id) == {"Cancelled"}
