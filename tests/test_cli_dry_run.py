@@ -108,6 +108,18 @@ def test_no_part_of_it_shows_a_secret(plan, tmp_path, monkeypatch, capsys):
         assert "admin" not in told
 
 
+@pytest.mark.parametrize("what", ["run: ls", "script: a.sh", "exec: [./a]"])
+def test_a_directory_that_is_made_meanwhile_is_noted(plan, tmp_path, capsys, what):
+    plan.write_text(f"commands: [{{run: mkdir made}}, {{{what}, working_dir: made}}]")
+    assert run_tokens(["run", "--dry-run", str(plan)]) == 0
+    assert capsys.readouterr().out.endswith("     note     the directory is not there yet\n")
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "a.sh").touch()
+    (tmp_path / "made" / "a").touch()
+    assert run_tokens(["run", "--dry-run", str(plan)]) == 0
+    assert "note" not in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("asked", "count", "is_cut"), [(5, 5, True), (5, 2, False), (2, 5, False), (None, 5, False)]
 )

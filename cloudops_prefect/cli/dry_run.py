@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 from cloudops_prefect.cli import notes, printing
 from cloudops_prefect.cli.names import command_names, size_of, title_of
-from cloudops_prefect.commands import Invocation, complete_env, invocation
+from cloudops_prefect.commands import Invocation, check_working_dir, complete_env, invocation
 from cloudops_prefect.config import ExecutionConfig
-from cloudops_prefect.errors import ScriptNotFoundError
+from cloudops_prefect.errors import InvalidWorkingDirError, ScriptNotFoundError
 from cloudops_prefect.execution import check_paths
 from cloudops_prefect.graph import plan_graph
 from cloudops_prefect.models import ScriptCommand
@@ -87,6 +87,7 @@ def _planned(
     check_paths(request, later=bool(after))
     env_from = [*dict.fromkeys([*plan.env_from, *request.env_from])]
     call, note = _invocation(request)
+    note = _missing_directory(request) or note
     return PlannedCommand(
         index=index,
         name=name,
@@ -108,6 +109,17 @@ def _invocation(request: "ExecutionRequest") -> tuple[Invocation, str | None]:
         # Only what an earlier command may still make gets here.
         assert isinstance(request.command, ScriptCommand)  # noqa: S101
         return Invocation((error.path,)), "the script is not there yet"
+
+
+def _missing_directory(request: "ExecutionRequest") -> str | None:
+    if request.working_dir is None:
+        return None
+    try:
+        check_working_dir(request.working_dir)
+    except InvalidWorkingDirError:
+        # Only what an earlier command may still make gets here.
+        return "the directory is not there yet"
+    return None
 
 
 def _missing_program(call: Invocation, request: "ExecutionRequest") -> str | None:
