@@ -41,7 +41,7 @@ class ScriptCommand(FrozenModel):
         """Yield everything for which `validate` would refuse the command."""
         if self.path == Path():
             yield MissingFieldError("path")
-        yield from shapes.text_errors("path", self.path)
+        yield from shapes.path_errors("path", self.path)
         yield from shapes.optional_errors("interpreter", self.interpreter)
 
     @property
@@ -70,6 +70,8 @@ class ExecCommand(FrozenModel):
     def shape_errors(self) -> Iterator[ValidationError]:
         """Yield everything for which `validate` would refuse the command."""
         yield from shapes.required_errors("program", self.program)
+        if self.program.startswith("~/"):
+            yield from shapes.path_errors("program", Path(self.program))
         yield from shapes.args_errors(self.args)
 
     @property

@@ -157,10 +157,10 @@ class ExecutionRequest(FrozenModel):
         yield from shapes.text_errors("name", self.name or "")
         yield from shapes.env_errors(self.env)
         yield from shapes.env_from_errors(self.env_from)
-        for error in shapes.text_errors("working_dir", self.working_dir or ""):
+        for error in shapes.path_errors("working_dir", self.working_dir or Path()):
             yield InvalidWorkingDirError(error.detail)
         yield from shapes.timeout_errors(self.timeout_ms)
-        yield from shapes.text_errors("output_log_path", self.output_log_path or "")
+        yield from shapes.path_errors("output_log_path", self.output_log_path or Path())
 
     def effective_timeout_ms(self, config: ExecutionConfig) -> int:
         """Return the timeout in milliseconds: the request's own or the configuration's default."""

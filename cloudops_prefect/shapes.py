@@ -22,6 +22,16 @@ def text_errors(field: str, value: str | PurePath) -> Iterator[ValidationError]:
         yield InvalidCommandError(f"{field} can't be written as UTF-8: {text!a}", field)
 
 
+def path_errors(field: str, path: PurePath) -> Iterator[ValidationError]:
+    """Refuse a path that no program can be given, or that only a shell could read."""
+    yield from text_errors(field, path)
+    if path.parts[:1] == ("~",):
+        yield InvalidCommandError(
+            f"{field} can't begin with `~`, which only a shell replaces; write the whole path",
+            field,
+        )
+
+
 def required_errors(field: str, value: str) -> Iterator[ValidationError]:
     """Refuse a required text that is empty, blank or unusable."""
     if value.strip():

@@ -205,8 +205,8 @@ def _text(
     if value is None or (isinstance(value, str) and not value.strip()):
         findings.add_missing(path)
     elif not isinstance(value, str):
-        hint = of_list if isinstance(value, list) else None
-        findings.add(path, f"must be a text, not {shown(value)}", hint)
+        message = f"must be a text, not {shown(value)}"
+        findings.add(path, message, of_list if isinstance(value, list) else None)
     else:
         return value
     return None

@@ -298,6 +298,11 @@ class TestRequests:
             ({"name": "a\0"}, InvalidCommandError, "name contains a NUL byte"),
             ({"working_dir": "a\0"}, InvalidWorkingDirError, "NUL byte"),
             ({"output_log_path": "a\0"}, InvalidCommandError, "output_log_path contains a NUL"),
+            ({"working_dir": "~"}, InvalidWorkingDirError, "can't begin with `~`"),
+            ({"working_dir": "~/a"}, InvalidWorkingDirError, "write the whole path"),
+            ({"output_log_path": "~/log"}, InvalidCommandError, "output_log_path can't begin"),
+            ({"command": ScriptCommand(path="~/a.sh")}, InvalidCommandError, "path can't begin"),
+            ({"command": ExecCommand(program="~/a")}, InvalidCommandError, "program can't begin"),
             ({"env_from": ["deploy"]}, ValidationError, r"env_from\[0\] must name a block"),
             ({"env_from": ["a/b", "/b"]}, ValidationError, r"env_from\[1\] must name a block"),
             ({"env_from": ["a/b/c"]}, ValidationError, "must name a block"),
@@ -307,6 +312,11 @@ class TestRequests:
     def test_the_shape_of_everything_is_checked(self, fields, error, says):
         with pytest.raises(error, match=says):
             request(**fields).validate(CONFIG)
+
+    def test_a_tilde_elsewhere_is_part_of_a_name(self):
+        request(
+            command=ExecCommand(program="~tool", args=["~/x"]), working_dir=Path("a~/~")
+        ).validate(CONFIG)
 
     def test_nothing_is_looked_up_in_the_file_system(self):
         request(

@@ -529,6 +529,13 @@ class TestMistakes:
                 "p.yaml:1:30: commands[0].env.A: must be a text, not `null`",
             ),
             (
+                "commands: [{run: a, working_dir: ~/x}]",
+                (
+                    "p.yaml:1:34: commands[0].working_dir: can't begin with `~`, "
+                    "which only a shell replaces; write the whole path"
+                ),
+            ),
+            (
                 "commands: [{run: a, env_from: [x]}]",
                 (
                     "p.yaml:1:32: commands[0].env_from[0]: must name a block, like "
