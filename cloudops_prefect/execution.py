@@ -47,6 +47,7 @@ class CommandExecution:
             it, besides those of variables that `ExecutionConfig.redact_env` names. They and ``env``
             are to be known before the log is opened.
         stop: Asks for the end of the command; ``reason`` becomes the result's status.
+        started_at: When the program was started, or it turned out that it can't be; None before.
     """
 
     request: ExecutionRequest
@@ -57,6 +58,7 @@ class CommandExecution:
     secrets: tuple[str, ...] = ()
     stop: StopRequest = field(default_factory=StopRequest)
     log: OutputLog | None = None
+    started_at: datetime | None = None
     result: ExecutionResult | None = None
     _redactor: Redactor | None = None
 
@@ -147,7 +149,11 @@ class CommandExecution:
             stop=self.stop,
             timeout=self._timeout_ms / 1000,
             grace_period=self.config.grace_period_ms / 1000,
+            on_started=self._on_started,
         )
+
+    def _on_started(self, _pid: int) -> None:
+        self.started_at = datetime.now(UTC)
 
     @property
     def _timeout_ms(self) -> int:
@@ -158,7 +164,9 @@ class CommandExecution:
         loss = self.log.loss if self.log else None
         parts = [error, *map(self._still_running, outcome.survivors), loss]
         error = "; ".join(part for part in parts if part) or None
-        return self._result(status, outcome.returncode, error, outcome.started_at, outcome.ended_at)
+        # What was held back and our notes are in the log by now: no line is later than the end.
+        ended = datetime.now(UTC)
+        return self._result(status, outcome.returncode, error, outcome.started_at, ended)
 
     def _notes(self, outcome: ProcessOutcome) -> Iterable[str]:
         for leftover in outcome.leftovers:
@@ -192,6 +200,7 @@ class CommandExecution:
         started: datetime,
         ended: datetime,
     ) -> ExecutionResult:
+        self.started_at = started = self.started_at or started
         return ExecutionResult(
             id=self.request.id,
             execution_id=self.execution_id,

@@ -81,7 +81,8 @@ class OutputFeed:
     def unreadable(self, error: ExecutionIOError) -> list[LogCreate]:
         """Returns a record that says so once it is certain: files that are too many may close."""
         self.failures += self.ended
-        return [self._rest_is_here(str(error))] if self.failures >= MOST_FAILURES else []
+        is_certain = self.failures >= MOST_FAILURES
+        return [self._rest_is_here(str(error), datetime.now(UTC))] if is_certain else []
 
     def _records(self, group: LineGroup) -> Iterator[LogCreate]:
         # PostgreSQL's text can't hold a NUL.
@@ -90,16 +91,17 @@ class OutputFeed:
         while data and not self.drained:
             size = data.rfind(b"\n", 0, min(self.record_bytes, self.budget)) + 1
             if not size:
-                yield self._rest_is_here("the limit of output sent to the API is reached")
+                reason = "the limit of output sent to the API is reached"
+                yield self._rest_is_here(reason, group.time)
                 return
             self.budget -= size
             yield self._record(group.kind, data[: size - 1].decode(), group.time)
             data = data[size:]
 
-    def _rest_is_here(self, reason: str) -> LogCreate:
+    def _rest_is_here(self, reason: str, time: datetime) -> LogCreate:
         self.drained = True
         text = f"[cloudops] {reason}; the rest is in {self.path}"
-        return self._record(LIMIT, text, datetime.now(UTC))
+        return self._record(LIMIT, text, time)
 
     def _record(self, kind: str, text: str, time: datetime) -> LogCreate:
         # The API sorts by time alone: records of one execution must not share a microsecond.

@@ -88,10 +88,16 @@ class TaskRunRecord:
         self._related = related
         self._sender = sender
         self._began: float | None = None
+        self._started_at: Callable[[], datetime | None] = lambda: None
         self._telling: asyncio.TimerHandle | None = None
 
-    def begin(self) -> None:
-        """Tells that it runs, unless it ends within `BREVITY` seconds."""
+    def begin(self, started_at: Callable[[], datetime | None]) -> None:
+        """Tells that it runs, unless it ends within `BREVITY` seconds.
+
+        Args:
+            started_at: Returns when its command was started, None as long as it has not been.
+        """
+        self._started_at = started_at
         self._task_run.start_time = cast("DateTime", datetime.now(UTC))
         self._task_run.run_count += 1
         loop = asyncio.get_running_loop()
@@ -104,12 +110,19 @@ class TaskRunRecord:
         if self._telling is not None and self._began is not None:
             self._telling.cancel()
             task_run.total_run_time = timedelta(seconds=anyio.current_time() - self._began)
+        self._learn_start()
         task_run.end_time = task_run.end_time or cast("DateTime", state.timestamp)
         event = self._enter(state)
         return TaskRunEnd(task_run.id, state, partial(self._sender.add, event))
 
     def _tell_that_it_runs(self) -> None:
+        self._learn_start()
         self._enter(Running(timestamp=self._task_run.start_time))
+
+    def _learn_start(self) -> None:
+        # So that who follows the run is told the same time as who reads the result.
+        if (started := self._started_at()) is not None:
+            self._task_run.start_time = cast("DateTime", started)
 
     def _enter(self, state: State[Any]) -> dict[str, Any]:
         task_run, last = self._task_run, self._task_run.state

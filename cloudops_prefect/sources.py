@@ -8,7 +8,7 @@ import time
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import anyio
 from prefect.client.schemas.filters import (
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from prefect.client.orchestration import PrefectClient
-    from prefect.client.schemas.objects import FlowRun, Log
+    from prefect.client.schemas.objects import FlowRun, Log, TaskRun
 
     from cloudops_prefect.config import ExecutionConfig
     from cloudops_prefect.history import Execution
@@ -66,19 +66,26 @@ EVENTS: dict[str, type[LineEvent]] = {
 logger = logging.getLogger("cloudops_prefect.sources")
 
 
+class Start(NamedTuple):
+    """As which execution a command has started, and when, if that is known."""
+
+    execution_id: UUID
+    time: datetime | None
+
+
 class Source(Protocol):
     """How a run goes on; its commands are told by their index."""
 
-    async def started(self) -> Mapping[int, UUID]:
-        """Returns the execution ids of the commands that have started."""
+    async def started(self) -> Mapping[int, Start]:
+        """Returns the commands that have started."""
         ...
 
     async def result(self, index: int) -> ExecutionResult | None:
         """Returns how a command ended, None as long as it has not."""
         ...
 
-    async def ended(self) -> bool:
-        """Whether nothing of the run will start any more."""
+    async def ended(self) -> datetime | None:
+        """Returns when the run has ended, None as long as something of it may start."""
         ...
 
     def lines(self, index: int, ids: Ids) -> AsyncGenerator[Iterator[LineEvent], None]:
@@ -122,14 +129,14 @@ class ToldByApi:
         self._requests = _requests(execution)
         self._indices = {self._task_run_id(index): index for index in range(len(self._requests))}
         self._records = RecordReader(execution.flow_run.id)
-        self._started: dict[int, UUID] = {}
+        self._started: dict[int, Start] = {}
         self._results: dict[int, ExecutionResult] = {}
-        self._over = False
+        self._ended: datetime | None = None
         self._looked = float("-inf")
         self._looking = asyncio.Lock()
 
-    async def started(self) -> Mapping[int, UUID]:
-        """Returns the execution ids of the commands that have started."""
+    async def started(self) -> Mapping[int, Start]:
+        """Returns the commands that have started."""
         await self._look()
         return self._started
 
@@ -137,12 +144,12 @@ class ToldByApi:
         """Returns how a command ended, None as long as it has not."""
         await self._look()
         # A single command has ended when its run has: that tells whether it was cancelled.
-        return self._results.get(index) if self._over or not self._is_single else None
+        return self._results.get(index) if self._ended or not self._is_single else None
 
-    async def ended(self) -> bool:
-        """Whether nothing of the run will start any more."""
+    async def ended(self) -> datetime | None:
+        """Returns when the run has ended, None as long as something of it may start."""
         await self._look()
-        return self._over
+        return self._ended
 
     async def lines(self, index: int, ids: Ids) -> AsyncGenerator[Iterator[LineEvent], None]:
         """Yields what a command prints, from its log if that is here, else from the API's."""
@@ -167,7 +174,7 @@ class ToldByApi:
         while True:
             await self._look()
             # Before the logs are read: they are there when the result is.
-            has_ended = self._over or index in self._results
+            has_ended = self._ended or index in self._results
             page = await self._patiently(_read_page, reader)
             for log in page:
                 kind = log.name.removeprefix(PREFIX)
@@ -180,7 +187,7 @@ class ToldByApi:
     async def _look(self) -> None:
         """Looks at the run, once for all who ask at the same time."""
         async with self._looking:
-            if self._over or time.monotonic() - self._looked < API_INTERVAL:
+            if self._ended or time.monotonic() - self._looked < API_INTERVAL:
                 return
             await self._patiently(self._read)
             self._looked = time.monotonic()
@@ -202,8 +209,8 @@ class ToldByApi:
             await self._read_running(client)
         for index, result in self._results.items():
             if result.started_at and result.execution_id == self._execution_id(index):
-                self._started[index] = result.execution_id
-        self._over = over
+                self._started[index] = Start(result.execution_id, result.started_at)
+        self._ended = _end_of(flow_run) if over else None
 
     def _take(self, record: ResultRecord) -> None:
         # What has completed in an earlier attempt does not run in this one.
@@ -212,9 +219,9 @@ class ToldByApi:
             self._results[record.index] = record.result
 
     async def _read_running(self, client: PrefectClient) -> None:
-        for running in await _read_running(client, self._flow_run_id):
-            if (index := self._indices.get(running)) is not None:
-                self._started[index] = self._execution_id(index)
+        for task_run in (await _read_running(client, self._flow_run_id)).values():
+            if (index := self._indices.get(task_run.id)) is not None:
+                self._started[index] = Start(self._execution_id(index), task_run.start_time)
 
     async def _read_rest(self, client: PrefectClient, flow_run: FlowRun) -> None:
         """Finds out what became of commands that have left no result in this attempt."""
@@ -273,10 +280,15 @@ class RunsHere:
         self._told = told
         self._run: PlanRun | None = None
 
-    async def started(self) -> Mapping[int, UUID]:
-        """Returns the execution ids of the commands that have started."""
+    async def started(self) -> Mapping[int, Start]:
+        """Returns the commands that have started."""
         if (run := await self._found()) is not None:
-            return {index: one.execution_id for index, one in list(run.executions.items())}
+            executions = list(run.executions.items())
+            return {
+                index: Start(one.execution_id, one.started_at)
+                for index, one in executions
+                if one.started_at is not None
+            }
         return {} if self._is_running() else await self._told.started()
 
     async def result(self, index: int) -> ExecutionResult | None:
@@ -287,9 +299,9 @@ class RunsHere:
             return execution.result_with_output() if known and execution else known
         return None if self._is_running() else await self._told.result(index)
 
-    async def ended(self) -> bool:
-        """Whether nothing of the run will start any more."""
-        return not self._is_running() and await self._told.ended()
+    async def ended(self) -> datetime | None:
+        """Returns when the run has ended, None as long as something of it may start."""
+        return None if self._is_running() else await self._told.ended()
 
     async def lines(self, index: int, ids: Ids) -> AsyncGenerator[Iterator[LineEvent], None]:
         """Yields what a command prints from its log; from its result if it could have none."""
@@ -327,6 +339,12 @@ def _beginning(record: ResultRecord) -> datetime:
     return record.result.started_at or datetime.now(UTC)
 
 
+def _end_of(flow_run: FlowRun) -> datetime:
+    # A run that another attempt has begun has no end any more.
+    begun = flow_run.state.timestamp if flow_run.state else datetime.now(UTC)
+    return flow_run.end_time or begun
+
+
 def _requests(execution: Execution) -> list[ExecutionRequest]:
     if (plan := execution.plan) is not None:
         return plan.commands
@@ -348,14 +366,14 @@ def _kept_lines(result: ExecutionResult, ids: Ids) -> Iterator[LineEvent]:
     for kind, text in (("stdout", result.stdout), ("stderr", result.stderr)):
         framer = LineFramer()
         lines = [*framer.feed(text.encode()), *framer.flush()]
-        yield from ids.events(kind, lines, datetime.now(UTC))
+        yield from ids.events(kind, lines, result.completed_at or datetime.now(UTC))
 
 
 async def _read_page(services: Services, reader: LogReader) -> list[Log]:
     return await reader.read(services.client)
 
 
-async def _read_running(client: PrefectClient, flow_run_id: UUID) -> Iterable[UUID]:
+async def _read_running(client: PrefectClient, flow_run_id: UUID) -> dict[UUID, TaskRun]:
     wanted = TaskRunFilter(
         flow_run_id=TaskRunFilterFlowRunId(any_=[flow_run_id]),
         state=TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.RUNNING])),

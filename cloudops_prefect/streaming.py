@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -21,10 +24,11 @@ from cloudops_prefect.naming import shown_name
 from cloudops_prefect.sources import Ids
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterable
+    from collections.abc import AsyncGenerator, Iterable, Iterator
     from uuid import UUID
 
     from cloudops_prefect.config import ExecutionConfig
+    from cloudops_prefect.events import LineEvent
     from cloudops_prefect.models import (
         ExecutionEvent,
         ExecutionPlan,
@@ -34,18 +38,19 @@ if TYPE_CHECKING:
     from cloudops_prefect.sources import Source
 
 INTERVAL = 0.05
+BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 
-def final_event(result: ExecutionResult) -> ExecutionEvent:
+def final_event(result: ExecutionResult, time: datetime) -> ExecutionEvent:
     """Returns the last event of a command."""
     ids: dict[str, Any] = {"execution_id": result.execution_id, "request_id": result.id}
     match result.status:
         case ExecutionStatus.COMPLETED:
-            return CompletedEvent(**ids, result=result)
+            return CompletedEvent(**ids, result=result, timestamp=time)
         case ExecutionStatus.CANCELLED:
-            return CancelledEvent(**ids)
+            return CancelledEvent(**ids, timestamp=time)
         case _:
-            return FailedEvent(**ids, error=result.error or "failed")
+            return FailedEvent(**ids, error=result.error or "failed", timestamp=time)
 
 
 async def command_events(
@@ -63,29 +68,80 @@ async def command_events(
         source: Tells how its run goes on.
         index: Which command of the run it is.
     """
-    async with aclosing(_until_its_end(request, ids, config, source, index)) as groups:
+    command = _Command(request, ids, config, source, index)
+    async with aclosing(command.until_its_end()) as groups:
         async for events in groups:
             yield events
-    yield [await _end(source, index)]
+    yield [await command.end()]
 
 
-async def _until_its_end(
-    request: ExecutionRequest, ids: Ids, config: ExecutionConfig, source: Source, index: int
-) -> AsyncGenerator[Iterable[ExecutionEvent], None]:
-    while index not in await source.started() and await source.result(index) is None:
-        await anyio.sleep(INTERVAL)
-    command = shown_name(request, config)
-    yield [StartedEvent(execution_id=ids.execution_id, request_id=request.id, command=command)]
-    if config.stream_output:
-        async with aclosing(source.lines(index, ids)) as lines:
-            async for events in lines:
-                yield events
+@dataclass(slots=True)
+class _Command:
+    """A command as it is told, each event with the time at which it happened.
 
+    A death may have been told by another clock, or as all that is known of the start: the end is
+    never told as earlier than a line, and the start of what has ended not as later than the first.
 
-async def _end(source: Source, index: int) -> ExecutionEvent:
-    while (result := await source.result(index)) is None:
-        await anyio.sleep(INTERVAL)
-    return final_event(result)
+    Attributes:
+        last: The time of the last event that was told.
+    """
+
+    request: ExecutionRequest
+    ids: Ids
+    config: ExecutionConfig
+    source: Source
+    index: int
+    last: datetime = BEGINNING
+
+    async def until_its_end(self) -> AsyncGenerator[Iterable[ExecutionEvent], None]:
+        """Yields all events but the last."""
+        while (time := await self._started_at()) is None:
+            await anyio.sleep(INTERVAL)
+        async with aclosing(self._lines()) as groups:
+            lines: Iterator[LineEvent] = iter(())
+            if await self.source.result(self.index) is not None:
+                lines = await anext(groups, lines)
+                time = min(time, self.last) if self.last > BEGINNING else time
+            self.last = max(self.last, time)
+            yield chain([self._start(time)], lines)
+            async for lines in groups:
+                yield lines
+
+    async def end(self) -> ExecutionEvent:
+        """Returns the last event."""
+        while (result := await self.source.result(self.index)) is None:
+            await anyio.sleep(INTERVAL)
+        return final_event(result, max(await self._ended_at(result), self.last))
+
+    async def _started_at(self) -> datetime | None:
+        """Returns when the command has started, None as long as it has not."""
+        if (start := (await self.source.started()).get(self.index)) is not None:
+            return start.time or datetime.now(UTC)
+        if (result := await self.source.result(self.index)) is not None:
+            return result.started_at or await self._ended_at(result)
+        return None
+
+    async def _ended_at(self, result: ExecutionResult) -> datetime:
+        # What never ran has no end of its own.
+        return result.completed_at or await self.source.ended() or datetime.now(UTC)
+
+    def _start(self, time: datetime) -> StartedEvent:
+        return StartedEvent(
+            execution_id=self.ids.execution_id,
+            request_id=self.request.id,
+            command=shown_name(self.request, self.config),
+            timestamp=time,
+        )
+
+    async def _lines(self) -> AsyncGenerator[Iterator[LineEvent], None]:
+        if not self.config.stream_output:
+            return
+        async with aclosing(self.source.lines(self.index, self.ids)) as groups:
+            async for lines in groups:
+                # One tells the time of all, which are made when they are asked for.
+                if (first := next(lines, None)) is not None:
+                    self.last = max(self.last, first.timestamp)
+                    yield chain((first,), lines)
 
 
 async def plan_events(  # noqa: C901 (one stream out of many)
@@ -104,14 +160,20 @@ async def plan_events(  # noqa: C901 (one stream out of many)
     """
     total = len(plan.commands)
     done = 0
+    starts = [start.time for start in (await source.started()).values() if start.time]
+    # Of what is told of the progress: commands that ran at once may be told in another order.
+    last = min(starts, default=await source.ended() or datetime.now(UTC))
 
-    def progress(current: str | None) -> ProgressEvent:
+    def progress(current: str | None, time: datetime) -> ProgressEvent:
+        nonlocal last
+        last = max(last, time)
         return ProgressEvent(
             plan_id=plan.id,
             execution_id=execution_id,
             completed=done,
             total=total,
             current_command=current,
+            timestamp=last,
         )
 
     wiring = Wiring.of_plan(plan)
@@ -124,13 +186,13 @@ async def plan_events(  # noqa: C901 (one stream out of many)
         for earlier in ends.keys() & wiring.predecessors[index]:
             await ends[earlier].wait()
         request = plan.commands[index]
-        ids = Ids(command_id, request.id)
-        async for events in _until_its_end(request, ids, config, source, index):
+        command = _Command(request, Ids(command_id, request.id), config, source, index)
+        async for events in command.until_its_end():
             await send.send(events)
-        end = await _end(source, index)
+        end = await command.end()
         nonlocal done
         done += 1
-        await send.send([end, progress(shown_name(request, config))])
+        await send.send([end, progress(shown_name(request, config), end.timestamp)])
         ends[index].set()
 
     async def follow_all() -> None:
@@ -141,12 +203,12 @@ async def plan_events(  # noqa: C901 (one stream out of many)
                 new = started.keys() - ends
                 ends.update({index: anyio.Event() for index in new})
                 for index in sorted(new):
-                    tasks.start_soon(follow, index, started[index])
+                    tasks.start_soon(follow, index, started[index].execution_id)
                 if over:
                     return
                 await anyio.sleep(INTERVAL)
 
-    yield [progress(None)]
+    yield [progress(None, last)]
     # Not in a task group: who breaks off the loop leaves a generator to be closed by another task.
     following = asyncio.create_task(follow_all())
     try:
@@ -159,4 +221,4 @@ async def plan_events(  # noqa: C901 (one stream out of many)
         following.add_done_callback(lambda _: receive.close())
     if done < total:
         done = total
-        yield [progress(None)]
+        yield [progress(None, await source.ended() or datetime.now(UTC))]

@@ -341,6 +341,8 @@ async def test_a_process_left_in_the_background_is_named_behind_the_output(confi
     note = "tail-\n[cloudops] stopped a process left in the background: "
     assert result.log_path.read_text().startswith(f"{note}{sys.executable} -ISc import signal;")
     assert (result.status, result.stdout, result.error) == ("completed", "tail-", None)
+    times = [group.time for group in read_lines(result.log_path)]
+    assert result.started_at <= times[0] <= max(times) <= result.completed_at
 
 
 @pytest.mark.skipif(not hasattr(signal, "pidfd_send_signal"), reason="how Linux sends signals")

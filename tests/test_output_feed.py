@@ -81,6 +81,7 @@ def test_past_the_limit_one_record_says_where_the_rest_is(log):
     assert len(records) < 10
     assert last.name == "cloudops.limit"
     assert str(log.path) in last.message
+    assert last.timestamp - records[-1].timestamp == APART, "as late as what is not sent"
 
 
 def test_a_line_without_end_comes_in_pieces_up_to_the_limit(log):

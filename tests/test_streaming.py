@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import defaultdict
+from datetime import UTC, datetime
 from uuid import uuid4
 
 import anyio
@@ -19,7 +20,7 @@ from cloudops_prefect.models import (
     ShellCommand,
 )
 from cloudops_prefect.output import OutputLog
-from cloudops_prefect.sources import Ids
+from cloudops_prefect.sources import Ids, Start
 from cloudops_prefect.streaming import command_events, plan_events
 
 pytestmark = pytest.mark.anyio
@@ -45,10 +46,10 @@ class Ended:
         return self.directory / f"{execution_id}.log"
 
     async def started(self):
-        return self.ids
+        return {index: Start(id_, None) for index, id_ in self.ids.items()}
 
     async def ended(self):
-        return True
+        return datetime.now(UTC)
 
     async def result(self, index):
         request_id = self.plan.commands[index].id
