@@ -214,6 +214,26 @@ def test_a_deployment_without_a_schedule_runs_by_name(deployed, plan_file):
     assert run["state_type"] == "COMPLETED"
 
 
+@pytest.mark.server
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (
+            ["--cron", "0 3 * * *", "--timezone", "Europe/Berlin", "--paused"],
+            "0 3 * * * Europe/Berlin (paused)",
+        ),
+        (["--interval", "6h"], "every 6h UTC"),
+        (["--rrule", "FREQ=WEEKLY;BYDAY=MO"], "FREQ=WEEKLY;BYDAY=MO UTC"),
+        (["--paused"], None),
+    ],
+)
+def test_who_deploys_is_told_the_schedule(kept, plan_file, options, told):
+    command = ["deploy", plan_file, "--name", "told", "--work-pool", POOL]
+    _, out, _ = kept.cloudops(*command, *options)
+    lines = [line for line in out.splitlines() if line.startswith("Schedule:")]
+    assert lines == ([] if told is None else [f"Schedule:       {told}"])
+
+
 RELATIVE = """
 commands:
   - {name: hello, script: scripts/hello.sh}

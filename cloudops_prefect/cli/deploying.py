@@ -36,12 +36,29 @@ async def deploy(
         printing.json_document({"id": deployment_id, "name": name, "ui": ui})
         return exit_codes.COMPLETED
     printing.line(f"Deployed {name}")
+    if (schedule := _schedule(**options)) is not None:
+        printing.line(f"Schedule:       {schedule}")
     if local_api is not None:
         printing.line(f"Before both:    export PREFECT_API_URL={local_api}")
     printing.line(f"Run it now:     prefect deployment run {name}")
     printing.line(f"Start a worker: prefect worker start --pool {options['work_pool']}")
     printing.line(f"UI: {ui}")
     return exit_codes.COMPLETED
+
+
+def _schedule(
+    *,
+    cron: str | None,
+    interval: str | None,
+    rrule: str | None,
+    timezone: str | None,
+    paused: bool,
+    **_: Any,
+) -> str | None:
+    when = cron or rrule or (interval and f"every {interval}")
+    if not when:
+        return None
+    return f"{when} {timezone or 'UTC'}{' (paused)' if paused else ''}"
 
 
 async def _note_relative_paths(plan: "ExecutionPlan", work_pool: str) -> None:
