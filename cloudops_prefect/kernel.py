@@ -7,6 +7,7 @@ guard runs this in an interpreter that has nothing else.
 from __future__ import annotations
 
 import os
+import re
 import resource
 import sys
 import time
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _EXEC_RETRIES = 20
 _TICKS = os.sysconf("SC_CLK_TCK")
+_RTTIME = re.compile(rb"^Max realtime timeout +(\d+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +159,16 @@ class ProcFs:
         """As `Kernel` says."""
         try:
             return max(resource.prlimit(pid, resource.RLIMIT_RTTIME)[0], 0)
+        except PermissionError:
+            return self._stamp_as_text(pid)
         except OSError:
             return 0
+
+    def _stamp_as_text(self, pid: int) -> int:
+        # The system call wants all ids to be ours: of a setgid program like ssh-agent, which we may
+        # signal, it tells nothing. The file tells everybody.
+        limits = _read(f"/proc/{pid}/limits", 4096)
+        return int(limit[1]) if (limit := _RTTIME.search(limits)) else 0
 
     def give_stamp(self, pid: int, stamp: int) -> None:
         """As `Kernel` says."""

@@ -14,6 +14,8 @@ from cloudops_prefect.process import ProcessOutcome, StopRequest, run_process
 PROJECT = Path(__file__).parent.parent
 PROGRAMS = Path(__file__).parent / "programs"
 MARK = "CLOUDOPS_TEST_MARK"
+SEES_NO_STRANGERS = ["setpriv", "--bounding-set=-sys_resource,-sys_ptrace"]
+"""Has root, as in a container, read neither limits nor environment of other users' processes."""
 
 
 def program(name: str, *args: str) -> list[str]:

@@ -5,13 +5,24 @@ import signal
 import subprocess
 import sys
 import uuid
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import anyio
 import psutil
 import pytest
-from running import PROGRAMS, PROJECT, Running, guards_of, is_locked, processes, program, soon
+from running import (
+    PROGRAMS,
+    PROJECT,
+    SEES_NO_STRANGERS,
+    Running,
+    guards_of,
+    is_locked,
+    processes,
+    program,
+    soon,
+)
 from scaling import cpu_seconds
 
 from cloudops_prefect import guard
@@ -35,10 +46,11 @@ BOUND = 20
 class Flow:
     """A process of its own that runs commands through the package."""
 
-    def __init__(self, mark: str, *commands: list[str]) -> None:
+    def __init__(self, mark: str, *commands: list[str], prefix: Sequence[str] = ()) -> None:
         self.mark = mark
+        runner = [sys.executable, str(PROGRAMS / "runs_commands.py")]
         self.process = subprocess.Popen(
-            [sys.executable, str(PROGRAMS / "runs_commands.py"), *map(json.dumps, commands)],
+            [*prefix, *runner, *map(json.dumps, commands)],
             env={**os.environ, "PYTHONPATH": str(PROJECT), "CLOUDOPS_TEST_MARK": mark},
             stdout=subprocess.PIPE,
         )
@@ -65,8 +77,8 @@ class Flow:
 async def flow(anyio_backend):
     flows = []
 
-    def start(*commands: list[str]) -> Flow:
-        flows.append(Flow(uuid.uuid4().hex, *commands))
+    def start(*commands: list[str], prefix: Sequence[str] = ()) -> Flow:
+        flows.append(Flow(uuid.uuid4().hex, *commands, prefix=prefix))
         return flows[-1]
 
     yield start
@@ -91,11 +103,25 @@ class TestAKilledFlow:
         killed.kill()
         await soon(lambda: processes(killed.mark) == [], seconds=BOUND)
 
-    async def test_leaves_no_process_without_environment_session_or_parent(self, flow):
+    @pytest.mark.parametrize(
+        ("whose", "prefix"),
+        [
+            ("", []),
+            pytest.param(
+                "stranger",
+                SEES_NO_STRANGERS,
+                marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user"),
+            ),
+        ],
+        ids=["own", "another user's"],
+    )
+    async def test_leaves_no_process_without_environment_session_or_parent(
+        self, flow, whose, prefix
+    ):
         if this_kernel().stamp(os.getpid()):
             pytest.skip("this process is a command's itself: its commands keep the outer stamp")
         mark = uuid.uuid4().hex
-        killed = flow(program("double_fork", "bare", mark))
+        killed = flow(program("double_fork", "bare", whose, mark), prefix=prefix)
         killed.until_printed(b"ready")
         assert len(processes(mark)) == 2
         killed.kill()

@@ -16,7 +16,16 @@ from timeit import repeat
 import anyio
 import psutil
 import pytest
-from running import PROGRAMS, PROJECT, Running, is_locked, processes, program, soon
+from running import (
+    PROGRAMS,
+    PROJECT,
+    SEES_NO_STRANGERS,
+    Running,
+    is_locked,
+    processes,
+    program,
+    soon,
+)
 
 from cloudops_prefect import process as process_module
 from cloudops_prefect import process_tree
@@ -241,6 +250,18 @@ class TestIsStopped:
         assert psutil.Process(int(survivor)).cmdline() == ["sleep", "60"]
         os.kill(int(survivor), signal.SIGKILL)
         assert ended_by == "cancelled"
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can start another user's process")
+    def test_what_may_be_signalled_but_not_read_is_stopped(self, command):
+        if this_kernel().stamp(os.getpid()):
+            pytest.skip("this process is a command's itself: its commands keep the outer stamp")
+        daemon = program("double_fork", "bare", "stranger", command.mark)
+        runner = [sys.executable, str(PROGRAMS / "cannot_kill.py"), *daemon]
+        env = {**os.environ, "PYTHONPATH": str(PROJECT)}
+        done = subprocess.run(
+            [*SEES_NO_STRANGERS, *runner], env=env, capture_output=True, text=True, timeout=20
+        )
+        assert (done.stdout, processes(command.mark)) == ("cancelled\n", []), done.stderr
 
 
 class TestIsCancelled:

@@ -1,7 +1,8 @@
 """Leaves a process in a session of its own, with no parent that we know.
 
 Arguments: what the two do. `exit`: the main process ends once the other is ready. `silent`: the
-other closes its output. `bare`: the other has an empty environment.
+other closes its output. `bare`: the other has an empty environment. `stranger`: it is another
+user's.
 """
 
 import os
@@ -25,8 +26,9 @@ if os.fork() == 0:
             os.dup2(null, 1)
             os.dup2(null, 2)
         os.set_inheritable(write_end, True)
-        program = "import os, signal, sys; signal.alarm(60); os.write(int(sys.argv[1]), b'.'); "
-        program += "signal.pause()"
+        program = "import os, signal, sys; signal.alarm(60); "
+        program += "os.setuid(65534); " if "stranger" in told else ""
+        program += "os.write(int(sys.argv[1]), b'.'); signal.pause()"
         argv = [sys.executable, "-ISc", program, str(write_end), *told]
         os.execve(sys.executable, argv, {} if "bare" in told else os.environ)
     os._exit(0)
