@@ -73,7 +73,7 @@ class Kernel(Protocol):
         ...
 
     def give_stamp(self, pid: int, stamp: int) -> None:
-        """Give a process a stamp that all its descendants will have; nothing if that can't be."""
+        """Give a process a stamp that its descendants will have, too; nothing if that can't be."""
         ...
 
 
@@ -179,6 +179,9 @@ class ProcFs:
             if resource.prlimit(pid, resource.RLIMIT_RTTIME) == unlimited:
                 limits = (stamp, resource.RLIM_INFINITY)
                 resource.prlimit(pid, resource.RLIMIT_RTTIME, limits)
+                # A shell has often forked before we come to this.
+                for child in _read(f"/proc/{pid}/task/{pid}/children").split():
+                    self.give_stamp(int(child), stamp)
 
 
 class Psutil:

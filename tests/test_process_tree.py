@@ -87,6 +87,14 @@ class TestEvidence:
         assert pids(ProcessTree(ProcessTable(), "ab")) == {child.pid}
         assert pids(ProcessTree(ProcessTable(), "ab.2")) == set()
 
+    def test_a_stamp_is_given_to_those_too_that_are_there_already(self, children):
+        child = children("bash", "-c", "bash -c 'sleep 60 & echo $!; wait' & wait", stdout=-1)
+        grandchild = int(child.stdout.readline())
+        this_kernel().give_stamp(child.pid, stamp_of("ab.1"))
+        stamp = this_kernel().stamp(grandchild)
+        os.kill(grandchild, signal.SIGKILL)
+        assert stamp == stamp_of("ab.1")
+
     def test_a_stamp_that_is_there_is_kept(self, children):
         child = children()
         for mark in ("ab.1", "ab.2"):
