@@ -176,9 +176,14 @@ class ProcessTable:
 
     def _meet(self, newcomer: _Newcomer) -> None:
         pid, status = newcomer.pid, newcomer.status
+        if not status.alive and status.parent != os.getpid():
+            # It may come to us yet.
+            return
+        # An orphan that has come to us as a zombie is to be reaped. It is no child that somebody
+        # here waits for: such a one has neither a command's session nor its stamp.
         environ = self.kernel.environ(pid) if status.alive else b""
         marks = frozenset[str]()
-        if status.alive and not _GUARD.search(environ or b""):
+        if not _GUARD.search(environ or b""):
             marks = _marks(environ or b"") | self._inherited(status) | self._stamped(pid)
         if environ is None and not marks:
             return
