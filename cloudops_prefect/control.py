@@ -90,12 +90,27 @@ class RunControl:
 @dataclass(frozen=True, eq=False, slots=True)
 class _Listener:
     loop: asyncio.AbstractEventLoop
-    tell: Callable[[], object]
+    tell: Callable[[int], object]
     signals: tuple[signal.Signals, ...]
+
+
+class Termination(asyncio.Event):
+    """Is set when a signal arrives that would have ended this process."""
+
+    number: int = signal.SIGTERM
+    """The signal."""
+
+    def tell(self, number: int) -> None:
+        """Says that the signal has arrived."""
+        self.number = number
+        self.set()
 
 
 class TerminationSignal:
     """Turns a SIGTERM to this process into the cancellation of its runs.
+
+    So it does a SIGHUP, by which a terminal says that it was closed, where that is not ignored, as
+    by nohup, or handled by somebody else.
 
     Prefect's own handler raises in the middle of whatever runs, which leaves no time to stop
     processes; a worker sends SIGTERM to cancel, and SIGKILL 30 seconds later. A Ctrl-C arrives as
@@ -119,7 +134,8 @@ class TerminationSignal:
             yield
             return
         also = [signal.SIGINT] if _is_interrupted_for_a_run() else []
-        listener = self._listen(control.cancel, signal.SIGTERM, *also)
+        also += self._unhandled(signal.SIGHUP)
+        listener = self._listen(lambda _: control.cancel(), signal.SIGTERM, *also)
         try:
             yield
         finally:
@@ -129,24 +145,29 @@ class TerminationSignal:
                 self._leave(listener)
 
     @contextmanager
-    def awaited(self) -> Generator[asyncio.Event]:
-        """Gives an event, set when a SIGTERM arrives that would have ended this process.
+    def awaited(self) -> Generator[Termination]:
+        """Gives an event, set when a SIGTERM or SIGHUP arrives that would have ended this process.
 
         The process lives on as long as somebody is inside. The event is never set where somebody
         else handles the signal, or outside of the main thread.
         """
-        arrived = asyncio.Event()
-        handler = signal.getsignal(signal.SIGTERM)
-        if not _is_main_thread() or handler not in (signal.SIG_DFL, self._on_signal):
+        arrived = Termination()
+        heeded = self._unhandled(signal.SIGTERM, signal.SIGHUP)
+        if not _is_main_thread() or not heeded:
             yield arrived
             return
-        listener = self._listen(arrived.set, signal.SIGTERM)
+        listener = self._listen(arrived.tell, *heeded)
         try:
             yield arrived
         finally:
             self._leave(listener)
 
-    def _listen(self, tell: Callable[[], object], *signals: signal.Signals) -> _Listener:
+    def _unhandled(self, *signals: signal.Signals) -> list[signal.Signals]:
+        """Returns those that would end this process, or would if we did not listen already."""
+        ours = (signal.SIG_DFL, self._on_signal)
+        return [number for number in signals if signal.getsignal(number) in ours]
+
+    def _listen(self, tell: Callable[[int], object], *signals: signal.Signals) -> _Listener:
         for number in signals:
             if signal.getsignal(number) != self._on_signal:
                 self._previous[number] = signal.signal(number, self._on_signal)
@@ -167,7 +188,7 @@ class TerminationSignal:
             one for one in self._listeners if number in one.signals and not one.loop.is_closed()
         ]
         for listener in listening:
-            listener.loop.call_soon_threadsafe(listener.tell)
+            listener.loop.call_soon_threadsafe(listener.tell, number)
         if not listening:
             signal.signal(number, self._previous[number])
             signal.raise_signal(number)

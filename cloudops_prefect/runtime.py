@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
-import signal
 from concurrent import futures
 from contextlib import suppress
 from functools import partial
@@ -143,16 +142,17 @@ class Runtime:
 
     async def _keep(self) -> None:
         """Stays until the engine or the loop ends: `asyncio.run` waits for cancelled tasks."""
+        ends_by: int | None = None
         try:
             with sigterm.awaited() as terminated:
                 with suppress(asyncio.CancelledError):
                     await terminated.wait()
-                    self._terminating = asyncio.current_task()
+                    self._terminating, ends_by = asyncio.current_task(), terminated.number
                 await self._stop()
         finally:
             # Also when the program has learnt that its runs are cancelled, and ends by itself.
-            if self._terminating is not None:
-                os.kill(os.getpid(), signal.SIGTERM)
+            if ends_by is not None:
+                os.kill(os.getpid(), ends_by)
 
     def _is_kept(self) -> bool:
         """Whether the end of this event loop is heard of; one may have ended without a word."""

@@ -12,8 +12,8 @@ BEGINNING = """
 import asyncio, os, signal, sys
 from cloudops_prefect.control import RunControl, sigterm
 
-def send():
-    os.kill(os.getpid(), signal.SIGTERM)
+def send(number=signal.SIGTERM):
+    os.kill(os.getpid(), number)
 
 async def told(listening):
     with listening as event:
@@ -77,6 +77,35 @@ async def main():
     print(control.cancelled, flush=True)
 asyncio.run(main())
 """
+A_CLOSED_TERMINAL = """
+async def main():
+    control = RunControl()
+    with sigterm.awaited() as event:
+        with sigterm.cancels(control):
+            send(signal.SIGHUP)
+            await asyncio.wait_for(event.wait(), 10)
+            await control.until_cancelled()
+            print(event.number, flush=True)
+asyncio.run(main())
+send(signal.SIGHUP)
+print("never")
+"""
+HANGUP_OF_SOMEBODY_ELSE = """
+async def main():
+    control = RunControl()
+    with sigterm.awaited() as event, sigterm.cancels(control):
+        assert signal.getsignal(signal.SIGHUP) is handler
+        send(signal.SIGHUP)
+        await asyncio.sleep(0)
+        assert not event.is_set() and not control.cancelled
+        send()
+        await event.wait()
+    assert signal.getsignal(signal.SIGHUP) is handler
+    print("SIGTERM only", flush=True)
+asyncio.run(main())
+"""
+NOHUP = "handler = signal.SIG_IGN; signal.signal(signal.SIGHUP, handler)"
+OWN_HANDLER = "handler = lambda *_: print('own'); signal.signal(signal.SIGHUP, handler)"
 CTRL_C = """
 async def main():
     control, later = RunControl(), asyncio.Event()
@@ -103,6 +132,9 @@ IN_THE_BACKGROUND = "signal.signal(signal.SIGINT, signal.SIG_IGN)"
         (A_FORGOTTEN_LOOP, [], -signal.SIGTERM),
         (A_FORKED_CHILD, [str(int(signal.SIGTERM))], 0),
         (A_RUN_AND_A_LISTENER, ["True"], 0),
+        (A_CLOSED_TERMINAL, [str(int(signal.SIGHUP))], -signal.SIGHUP),
+        (f"{NOHUP}{HANGUP_OF_SOMEBODY_ELSE}", ["SIGTERM only"], 0),
+        (f"{OWN_HANDLER}{HANGUP_OF_SOMEBODY_ELSE}", ["own", "SIGTERM only"], 0),
         (f"{MARKED}{CTRL_C}", ["cancelled True"], 0),
         (f"{MARKED}\n{IN_THE_BACKGROUND}{CTRL_C}", ["cancelled False"], 0),
         (CTRL_C, ["interrupted"], 0),
@@ -113,6 +145,9 @@ IN_THE_BACKGROUND = "signal.signal(signal.SIGINT, signal.SIG_IGN)"
         "forgotten loop",
         "forked child",
         "run and listener",
+        "closed terminal",
+        "nohup",
+        "own handler of SIGHUP",
         "Ctrl-C for a run",
         "Ctrl-C that is ignored",
         "Ctrl-C for a caller",

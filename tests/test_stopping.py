@@ -188,11 +188,12 @@ def process(api, config):
     started.process.communicate()
 
 
-async def test_sigterm_cancels_everything_and_leaves_nothing(api, config, process):
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+async def test_a_signal_cancels_everything_and_leaves_nothing(api, config, process, signum):
     ids = process.ids()
     await ready(config, process.count)
-    process.process.send_signal(signal.SIGTERM)
-    assert process.process.wait(30) == -signal.SIGTERM
+    process.process.send_signal(signum)
+    assert process.process.wait(30) == -signum
     assert process.left() == {}
     async with ExecutionEngine(config) as engine:
         for kind, execution_id in ids.items():
@@ -201,6 +202,28 @@ async def test_sigterm_cancels_everything_and_leaves_nothing(api, config, proces
             assert told == expected(kind, ExecutionStatus.CANCELLED), kind
             names = {"Cancelled", "Completed"} if kind == PARTLY else {"Cancelled"}
             assert await names_of_states(execution_id) == names, kind
+
+
+RUNS_A_COMPILED_PLAN = """
+import asyncio, sys
+from cloudops_prefect import ExecutionCancelledError, ExecutionPlan, compile_plan
+plan = ExecutionPlan.model_validate_json(sys.argv[1])
+try:
+    asyncio.run(compile_plan(plan)())
+except ExecutionCancelledError:
+    print("cancelled", flush=True)
+"""
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+async def test_a_signal_cancels_a_compiled_plan(api, config, mark, signum):
+    argv = [sys.executable, "-c", RUNS_A_COMPILED_PLAN, plan_of("sleeps", mark).model_dump_json()]
+    env = os.environ | {"PREFECT_API_URL": api, "CLOUDOPS_LOG_DIR": str(config.log_dir)}
+    with subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, text=True) as run:  # noqa: ASYNC220
+        await ready(config, 1)
+        run.send_signal(signum)
+        printed, _ = await anyio.to_thread.run_sync(partial(run.communicate, timeout=30))
+    assert (printed, run.returncode, processes(mark)) == ("cancelled\n", 0, [])
 
 
 async def test_sigkill_leaves_nothing_and_the_next_engine_tells_the_truth(api, config, process):
