@@ -144,11 +144,7 @@ def _untold(run: PlanRun | None, told: State[Any] | None) -> State[Any] | None:
     if told is None or not told.is_final():
         return cancelled_state()
     ended = None if run is None else run.final_state
-    if (
-        ended is None
-        or told.iscancelled_state()
-        or (ended.type, ended.name) == (told.type, told.name)
-    ):
+    if ended is None or told.is_cancelled() or (ended.type, ended.name) == (told.type, told.name):
         return None
     return ended
 
