@@ -56,6 +56,8 @@ _PROFILE = ("AWS_PROFILE", "AWS_DEFAULT_PROFILE")
 _REGION = ("AWS_REGION", "AWS_DEFAULT_REGION")
 _OUTPUT = ("AWS_OUTPUT", "AWS_DEFAULT_OUTPUT")
 
+_DIRECTORY_VARIABLES = ("PWD", "OLDPWD")
+
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
@@ -99,10 +101,53 @@ def invocation(
 
 
 def complete_env(
-    call: Invocation, request_env: Mapping[str, str], base: Mapping[str, str] | None = None
+    call: Invocation,
+    request_env: Mapping[str, str],
+    working_dir: Path | None = None,
+    base: Mapping[str, str] | None = None,
 ) -> dict[str, str]:
-    """Return the whole environment of a command: `base` (this process's), with the request's."""
-    return {**(os.environ if base is None else base), **request_env, **call.env}
+    """Return the whole environment of a command.
+
+    `PWD` names the command's directory. `OLDPWD` is left out: it names a directory that this
+    process, not the command, was in before. The request's environment may set both.
+
+    Args:
+        call: What to start.
+        request_env: What the request adds to the environment.
+        working_dir: Where the command will run. None: the directory of this process.
+        base: What the environment is built on. None: the environment of this process.
+    """
+    env = dict(os.environ if base is None else base)
+    for name in _DIRECTORY_VARIABLES:
+        env.pop(name, None)
+    return {**env, **_pwd(working_dir or Path()), **request_env, **call.env}
+
+
+def _pwd(directory: Path) -> dict[str, str]:
+    # make and git, for example, take PWD for the current directory.
+    try:
+        return {"PWD": str(_logical_path(directory))}
+    except OSError:
+        # The directory was removed: no path leads to it.
+        return {}
+
+
+def _logical_path(directory: Path) -> Path:
+    """Return the absolute path of a directory, with its symbolic links, as `cd` keeps it."""
+    here = Path(os.environ.get("PWD", ""))
+    if not directory.is_absolute():
+        in_place = here.is_absolute() and _is_same_file(here, Path())
+        directory = (here if in_place else Path.cwd()) / directory
+    # normpath takes `link/..` for the link's own directory, the system for the target's parent.
+    path = Path(os.path.normpath(directory))
+    return path if _is_same_file(path, directory) else directory.resolve()
+
+
+def _is_same_file(path: Path, other: Path) -> bool:
+    try:
+        return path.samefile(other)
+    except OSError:
+        return False
 
 
 def check_working_dir(path: Path) -> None:

@@ -143,7 +143,7 @@ class CommandExecution:
         call = invocation(request.command, env, working_dir=request.working_dir)
         return await run_process(
             call.argv,
-            env=complete_env(call, env),
+            env=complete_env(call, env, request.working_dir),
             cwd=request.working_dir,
             on_output=log.write,
             stop=self.stop,

@@ -10,13 +10,17 @@ from pathlib import Path
 
 import anyio
 
-from cloudops_prefect import ExecutionEvent, ExecutionRequest, ShellCommand
+from cloudops_prefect import ExecCommand, ExecutionEvent, ExecutionRequest, ShellCommand
 
 PROGRAMS = Path(__file__).parent / "programs"
 
 
 def shell(command: str, **fields) -> ExecutionRequest:
     return ExecutionRequest(command=ShellCommand(command=command), **fields)
+
+
+def exec_(program: str, *args: str, **fields) -> ExecutionRequest:
+    return ExecutionRequest(command=ExecCommand(program=program, args=list(args)), **fields)
 
 
 def gated(gate: Path, then: str = "true", **fields) -> ExecutionRequest:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cloudops_prefect.commands import check_working_dir, complete_env, invocation
+from cloudops_prefect.commands import Invocation, check_working_dir, complete_env, invocation
 from cloudops_prefect.errors import (
     InvalidCommandError,
     InvalidWorkingDirError,
@@ -200,11 +200,61 @@ class TestEnvironment:
     def test_the_requests_is_added_and_wins(self):
         call = invocation(ExecCommand(program="true"), {})
         env = complete_env(call, {"B": "2", "C": "2"}, base={"A": "1", "B": "1"})
-        assert env == {"A": "1", "B": "2", "C": "2"}
+        assert env == {"A": "1", "B": "2", "C": "2", "PWD": str(Path.cwd())}
 
     def test_it_starts_from_this_processs(self, monkeypatch):
         monkeypatch.setenv("CLOUDOPS_TEST", shlex.quote("a b"))
         assert complete_env(aws(), {})["CLOUDOPS_TEST"] == "'a b'"
+
+
+def variables(working_dir: Path | None, request_env: dict[str, str] | None = None):
+    """The variables of a command that name a directory."""
+    env = complete_env(Invocation(("true",)), request_env or {}, working_dir)
+    return {name: env[name] for name in ("PWD", "OLDPWD") if name in env}
+
+
+class TestVariablesThatNameADirectory:
+    @pytest.fixture(autouse=True)
+    def caller(self, tmp_path, monkeypatch):
+        """A caller whose shell came from another directory, by way of a symbolic link."""
+        (tmp_path / "real" / "deep").mkdir(parents=True)
+        link = tmp_path / "link"
+        link.symlink_to(tmp_path / "real" / "deep")
+        monkeypatch.chdir(link)
+        monkeypatch.setenv("PWD", str(link))
+        monkeypatch.setenv("OLDPWD", str(tmp_path))
+        return link
+
+    def test_an_absolute_directory_is_the_commands(self):
+        assert variables(Path("/usr")) == {"PWD": "/usr"}
+
+    def test_a_relative_directory_starts_at_the_callers(self, caller):
+        (caller / "sub").mkdir()
+        assert variables(Path("./sub/")) == {"PWD": f"{caller}/sub"}
+
+    def test_without_a_directory_it_is_the_callers_links_kept(self, caller):
+        assert variables(None) == {"PWD": str(caller)}
+
+    def test_a_stale_pwd_is_not_believed(self, caller, monkeypatch):
+        monkeypatch.setenv("PWD", "/usr")
+        assert variables(None) == {"PWD": str(caller.resolve())}
+
+    def test_a_link_to_the_directory_stays_in_its_path(self, caller):
+        assert variables(caller) == {"PWD": str(caller)}
+
+    def test_the_parent_of_a_link_is_that_of_its_target(self, caller, tmp_path):
+        assert variables(caller / "..") == {"PWD": str(tmp_path / "real")}
+
+    def test_a_removed_directory_has_no_path(self, tmp_path, monkeypatch):
+        (tmp_path / "gone").mkdir()
+        monkeypatch.chdir(tmp_path / "gone")
+        (tmp_path / "gone").rmdir()
+        assert variables(None) == {}
+        assert variables(Path("/usr")) == {"PWD": "/usr"}
+
+    def test_the_requests_environment_wins(self):
+        given = {"PWD": "/a", "OLDPWD": "/b"}
+        assert variables(Path("/usr"), given) == given
 
 
 class TestWorkingDir:

@@ -1,6 +1,7 @@
 """The engine over deployments, with a real worker that shares no files with it."""
 
 import shutil
+import sys
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,7 @@ from uuid import uuid4
 import anyio
 import psutil
 import pytest
-from engines import gated, shell, until
+from engines import exec_, gated, shell, until
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import AwaitingRetry
@@ -30,6 +31,7 @@ from cloudops_prefect import (
 pytestmark = [pytest.mark.anyio, pytest.mark.server]
 POOL = "deployed-route"
 EMPTY_POOL = "nobody-works-here"
+PWD_IS_HERE = "import os; print(os.path.samefile(os.environ['PWD'], '.'), os.environ['OLDPWD'])"
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ async def test_a_plan_tells_the_same_events_and_results_as_on_the_local_route(en
             shell("for i in $(seq 300); do echo out $i; echo err $i >&2; done; printf rest"),
             shell("echo one; sleep 1; echo two; exit 3"),
             shell("no-such-program"),
-            shell("true"),
+            exec_("printenv", "PWD", working_dir=Path("/usr")),
+            exec_(sys.executable, "-c", PWD_IS_HERE, env={"OLDPWD": "/"}),
         ],
     )
     here, there = Collector(), Collector()
@@ -108,7 +111,8 @@ async def test_a_plan_tells_the_same_events_and_results_as_on_the_local_route(en
     result = await engine.wait(second, timeout=60)
     await watched.aclose()
     assert told(streamed) == told(there.events) == told(here.events)
-    assert there.events[-1].completed == 4
+    assert there.events[-1].completed == 5
+    assert [one.stdout for one in result.results[3:]] == ["/usr\n", "True /\n"]
     assert {event.execution_id for event in streamed if event.event_type == "progress"} == {second}
     for one, other in zip(result.results, expected.results, strict=True):
         assert (one.id, one.status, one.exit_code, one.stdout, one.stderr, one.error) == (

@@ -107,6 +107,16 @@ async def test_a_command_that_ends_by_itself(config, command, status, exit_code,
     assert sorted(result.log_path.read_bytes().split()) == [b"err", b"out"]
 
 
+async def test_a_program_finds_its_own_directory_in_pwd(config, tmp_path, monkeypatch):
+    monkeypatch.setenv("PWD", str(tmp_path))
+    monkeypatch.setenv("OLDPWD", str(tmp_path))
+    makefile = tmp_path / "pwd.mk"
+    makefile.write_text("all:\n\t@echo $(PWD) $(CURDIR) $(OLDPWD)\n")
+    command = ExecCommand(program="make", args=["-f", str(makefile)])
+    result = await ran(ExecutionRequest(command=command, working_dir=Path("/usr")), config)
+    assert (result.stdout, result.stderr) == ("/usr /usr\n", "")
+
+
 async def test_a_command_that_takes_too_long(config, mark):
     request = shell("echo before; sleep 60", timeout_ms=3000, env={MARK: mark})
     result = await ran(request, config)

@@ -2,10 +2,11 @@
 
 import asyncio
 from contextlib import suppress
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from engines import most_at_once, overlapping, shell, until
+from engines import exec_, most_at_once, overlapping, shell, until
 from prefect import flow, get_client, tags
 from prefect.client.schemas.filters import TaskRunFilter, TaskRunFilterName
 from prefect.client.schemas.objects import StateType
@@ -17,6 +18,7 @@ from cloudops_prefect import (
     ParallelStrategy,
     SerialStrategy,
     compile_plan,
+    run_exec,
     run_shell,
 )
 
@@ -43,6 +45,14 @@ async def test_equal_commands_run_twice_and_failed_ones_again_also_where_results
     results = await release()
     assert [one.status for one in results] == ["completed"] * 2
     assert counter.read_text().count("x") == 3
+
+
+async def test_pwd_names_the_directory_of_the_command(storage):
+    @flow
+    async def release():
+        return await run_exec(exec_("printenv", "PWD", working_dir=Path("/usr")))
+
+    assert (await release()).stdout == "/usr\n"
 
 
 async def test_a_timeout_says_how_long_the_command_had(storage, monkeypatch):
