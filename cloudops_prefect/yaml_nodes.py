@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -22,9 +23,10 @@ from cloudops_prefect.nodes import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Iterator
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_NESTED_TOO_DEEPLY = "exceeded maximum nesting depth"
 _TAG = "tag:yaml.org,2002:"
 _READ = SafeConstructor()
 _RESOLVER: Any = Resolver()
@@ -44,18 +46,36 @@ def compose_yaml(text: str) -> Tree:
         TextError: The text isn't one YAML document, or there is a tag of another type than text,
             numbers, truth values, lists and mappings.
     """
-    composer = _Composer()
-    repeated: list[RepeatedNameError] = []
     try:
-        for event in yaml.parse(text, Loader=_LOADER):
-            try:
-                composer.take(event)
-            except RepeatedNameError as error:
-                repeated.append(error)
+        return _compose(_events(text))
     except yaml.MarkedYAMLError as error:
         raise _text_error(error, text) from None
     except yaml.reader.ReaderError as error:
         raise TextError(error.position, f"not YAML: {error.reason}") from None
+
+
+def _events(text: str) -> Iterator[yaml.Event]:
+    emitted = 0
+    try:
+        for event in yaml.parse(text, Loader=_LOADER):
+            yield event
+            emitted += 1
+    except yaml.MarkedYAMLError as error:
+        if _NESTED_TOO_DEEPLY not in str(error.problem):
+            raise
+        # libyaml scans ahead of the events that it emits, and refuses 1,000 levels before it has
+        # emitted those up to our own limit. The parser written in Python emits them.
+        yield from islice(yaml.parse(text, Loader=yaml.SafeLoader), emitted, None)
+
+
+def _compose(events: Iterable[yaml.Event]) -> Tree:
+    composer = _Composer()
+    repeated: list[RepeatedNameError] = []
+    for event in events:
+        try:
+            composer.take(event)
+        except RepeatedNameError as error:
+            repeated.append(error)
     return Tree(composer.root, repeated)
 
 
