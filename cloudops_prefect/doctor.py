@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from prefect.client.orchestration import PrefectClient
-    from prefect.events.actions import ActionTypes
+    from prefect.events.actions import Action
     from prefect.events.schemas.automations import Automation
 
     from cloudops_prefect.config import ExecutionConfig
@@ -214,7 +214,7 @@ def _is_altered(automation: AutomationCore, wanted: AutomationCore) -> bool:
     return triggers[0] != triggers[1] or any(_deed(one) not in done for one in wanted.actions)
 
 
-def _deed(action: ActionTypes) -> dict[str, Any]:
+def _deed(action: Action) -> dict[str, Any]:
     """Returns what an action does, whatever its message says of the window."""
     fields = action.model_dump()
     return fields | {"message": (fields.get("message") or "").partition(":")[0]}
