@@ -1,13 +1,18 @@
 import os
+import pwd
 import signal
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import certifi
 import pytest
 from hypothesis import settings
 from servers import PrefectServer, send_what_is_queued
+
+pytest_plugins = ["skips"]
 
 # The tests start Python some hundred times, which would compile the package each time.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -40,6 +45,11 @@ LONGEST = (
     "test_ui",
 )
 """The files that take longest, which begin first, so that none of them ends alone."""
+
+
+def pytest_report_header() -> str:
+    shown = ("prefect", "pydantic", "fastapi", "SQLAlchemy", "PyYAML")
+    return ", ".join(f"{name} {version(name)}" for name in shown)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -83,6 +93,26 @@ def api(prefect_api) -> Iterator[str]:
 
     with temporary_settings({PREFECT_API_URL: prefect_api}):
         yield prefect_api
+
+
+@pytest.fixture
+def directory_of_nobody(tmp_path) -> Iterator[Path]:
+    """Runs the test as a user who may not read every file: root becomes `nobody` for it.
+
+    Gives a directory in which that user may write.
+    """
+    if os.geteuid() != 0:
+        yield tmp_path
+        return
+    nobody = pwd.getpwnam("nobody").pw_uid
+    # pytest's own directories are closed to other users.
+    with TemporaryDirectory(dir="/tmp") as directory:
+        os.chown(directory, nobody, -1)
+        os.seteuid(nobody)
+        try:
+            yield Path(directory)
+        finally:
+            os.seteuid(0)
 
 
 @pytest.fixture

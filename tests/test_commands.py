@@ -1,4 +1,3 @@
-import os
 import shlex
 import subprocess
 import sys
@@ -116,9 +115,8 @@ class TestScript:
         with pytest.raises(ScriptNotFoundError, match="Script file not found: "):
             invocation(ScriptCommand(path=tmp_path / missing), {})
 
-    @pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
-    def test_what_cannot_be_read_cannot_be_started(self, tmp_path):
-        path = script(tmp_path, "a.sh")
+    def test_what_cannot_be_read_cannot_be_started(self, directory_of_nobody):
+        path = script(directory_of_nobody, "a.sh")
         path.chmod(0)
         with pytest.raises(SpawnFailedError, match=r"a\.sh: Permission denied"):
             invocation(ScriptCommand(path=path), {})

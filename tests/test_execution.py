@@ -355,7 +355,9 @@ async def test_a_process_left_in_the_background_is_named_behind_the_output(confi
     assert result.started_at <= times[0] <= max(times) <= result.completed_at
 
 
-@pytest.mark.skipif(not hasattr(signal, "pidfd_send_signal"), reason="how Linux sends signals")
+@pytest.mark.skipif(
+    not hasattr(signal, "pidfd_send_signal"), reason="pidfd_send_signal is a system call of Linux"
+)
 async def test_a_process_that_cannot_be_stopped_is_told(config, monkeypatch):
     def refuse(*_):
         raise PermissionError

@@ -578,7 +578,7 @@ def test_a_copy_to_a_fifo_that_nobody_reads_does_not_hang(log_path, tmp_path):
     assert log.loss is None
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux's full device")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is a device of Linux")
 def test_a_full_copy_costs_the_log_nothing(log_path):
     with opened(log_path, copy_to=Path("/dev/full")) as log:
         log.write("stdout", b"one")
