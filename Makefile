@@ -5,9 +5,10 @@ PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13; do \
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+VENV_NEWEST := .venv-newest
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: install demo test soak bench constraints clean
+.PHONY: install demo test test-fast test-newest soak bench constraints clean
 
 install: $(INSTALLED)
 
@@ -29,6 +30,20 @@ test: install
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
 
+# The tests that need no Prefect server, in less than a minute.
+test-fast: install
+	$(BIN)/python -m pytest -m "not server"
+
+# The same tests with the newest release of everything that pyproject.toml allows, as users get it:
+# no constraints, in an environment that is made anew each time.
+test-newest:
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer with its venv module is needed" >&2; exit 1; }
+	rm -rf $(VENV_NEWEST)
+	$(PYTHON) -m venv $(VENV_NEWEST)
+	$(VENV_NEWEST)/bin/python $(PIP_INSTALL) --upgrade pip
+	$(VENV_NEWEST)/bin/python $(PIP_INSTALL) --editable ".[aws]" --group dev
+	$(VENV_NEWEST)/bin/python -m pytest
+
 # What make test prints 200 MB for, with a gigabyte, its 12 runs on two workers as 200, and an API that
 # is away for half a minute, not for a moment.
 soak: install
@@ -49,5 +64,5 @@ constraints:
 	grep -E '^[A-Za-z0-9._-]+==[^ ]+$$' "$$fresh"/all > constraints.txt
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV_NEWEST) build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
