@@ -666,6 +666,7 @@ class TestMistakes:
                 ),
             ),
             ("[" * 200_000, "p.yaml:1:101: nested too deeply"),
+            ("x-a: [[1]]\nx-b: " + "[" * 3_000, "p.yaml:2:105: nested too deeply"),
             ("- " * 500, "p.yaml:1:201: nested too deeply"),
             ('{"a": ' * 200, "p.yaml:1:601: nested too deeply"),
             ("a\x07: 1", "p.yaml:1:2: not YAML: control characters are not allowed"),
