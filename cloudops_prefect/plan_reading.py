@@ -10,6 +10,7 @@ from cloudops_prefect.mistakes import did_you_mean, nearest, shown
 from cloudops_prefect.models import ExecutionPlan
 from cloudops_prefect.request_reading import STAND_IN, message_at, read_request
 from cloudops_prefect.short_forms import KNOWN_FIELDS, Expansion, Fields, expand, hint_of, plain
+from cloudops_prefect.strategy_reading import read_strategy
 from cloudops_prefect.wrong_types import checked, path_of
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def read_plan(findings: Findings, config: ExecutionConfig | None) -> ExecutionPl
         for expansion in expansions
     ]
     if "strategy" in file or any(expansion and expansion.has_needs for expansion in expansions):
-        fields["strategy"] = _strategy(file.get("strategy"), expansions, findings)
+        fields["strategy"] = read_strategy(file.get("strategy"), expansions, findings)
     plan = checked(ExecutionPlan, fields, findings, _place_in(file))
     if isinstance(file.get("commands"), list):
         _find_graph_errors(plan or stand_in, findings)
@@ -100,85 +101,6 @@ def _expand_one(entry: object, path: FieldPath, findings: Findings) -> Expansion
         return expand(cast("Fields", entry), path, findings)
     hint = f"write `run: {entry}`" if isinstance(entry, str) and entry.isprintable() else None
     findings.add(path, f"a command must be an object, not {shown(entry)}", hint)
-    return None
-
-
-def _strategy(written: object, expansions: list[Expansion | None], findings: Findings) -> object:
-    strategy: object = {"type": written} if isinstance(written, str) else written
-    waiting = [expansion for expansion in expansions if expansion and expansion.has_needs]
-    if not waiting:
-        return strategy
-    needed = _dependencies(expansions, findings)
-    if strategy is None:
-        return {"type": "dependency_graph", "dependencies": needed}
-    if not isinstance(strategy, dict):
-        return strategy
-    fields = cast("Fields", strategy)
-    if fields.get("type") in {"serial", "parallel"}:
-        message = f"`needs` goes with the strategy dependency_graph, not with {fields['type']}"
-        findings.add((*waiting[0].path, "needs"), message, "leave out `strategy`", of_name=True)
-    elif fields.get("type") == "dependency_graph":
-        return {**fields, "dependencies": _joined(fields.get("dependencies", {}), needed)}
-    return fields
-
-
-def _joined(written: object, needed: dict[int, list[int]]) -> object:
-    if not isinstance(written, dict):
-        return written
-    joined = dict(cast("Fields", written))
-    for index, waits_for in needed.items():
-        others = joined.get(str(index), [])
-        if isinstance(others, list):
-            joined[str(index)] = [*cast("list[object]", others), *waits_for]
-    return joined
-
-
-def _dependencies(expansions: list[Expansion | None], findings: Findings) -> dict[int, list[int]]:
-    names = _indices_by_name(expansions, findings)
-    dependencies: dict[int, list[int]] = {}
-    for index, expansion in enumerate(expansions):
-        if expansion is not None and expansion.has_needs:
-            dependencies[index] = _waits_for(expansion, names, findings)
-    return dependencies
-
-
-def _indices_by_name(expansions: list[Expansion | None], findings: Findings) -> dict[str, int]:
-    names: dict[str, int] = {}
-    for index, expansion in enumerate(expansions):
-        name = expansion.fields.get("name") if expansion else None
-        if expansion is None or not isinstance(name, str):
-            continue
-        if name in names:
-            message = f"commands[{names[name]}] is named {shown(name)} too"
-            findings.add((*expansion.path, "name"), message, "`needs` must tell them apart")
-        names.setdefault(name, index)
-    return names
-
-
-def _waits_for(expansion: Expansion, names: dict[str, int], findings: Findings) -> list[int]:
-    path = (*expansion.path, "needs")
-    needs = expansion.needs
-    if not isinstance(needs, list):
-        found = _index_of(needs, names, path, findings)
-        return [] if found is None else [found]
-    items = enumerate(cast("list[object]", needs))
-    found = [_index_of(item, names, (*path, position), findings) for position, item in items]
-    return [index for index in found if index is not None]
-
-
-def _index_of(
-    need: object, names: dict[str, int], path: FieldPath, findings: Findings
-) -> int | None:
-    if isinstance(need, int) and not isinstance(need, bool):
-        return need
-    if not isinstance(need, str):
-        message = f"must be the name or the index of a command, not {shown(need)}"
-        findings.add(path, message)
-    elif need in names:
-        return names[need]
-    else:
-        hint = did_you_mean(need, names) if names else "no command has a `name`"
-        findings.add(path, f"no command is named {shown(need)}", hint)
     return None
 
 
