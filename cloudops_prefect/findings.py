@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from cloudops_prefect.json_nodes import compose_json
 from cloudops_prefect.mistakes import Mistake, did_you_mean, field_text, shown
-from cloudops_prefect.nodes import TextError, has_path, line_and_column, line_at, offset_of, to_data
+from cloudops_prefect.nodes import (
+    TextError,
+    has_path,
+    line_and_column,
+    line_at,
+    offset_of,
+    to_data,
+    written_at,
+)
 from cloudops_prefect.yaml_nodes import compose_yaml
 
 if TYPE_CHECKING:
@@ -73,6 +81,10 @@ class Findings:
     def has(self, path: FieldPath) -> bool:
         """Return whether the text has exactly this path."""
         return self._root is not None and has_path(self._root, path)
+
+    def written(self, path: FieldPath) -> str | None:
+        """Return the single value at a path as it is written: `1.10`, where the data has 1.1."""
+        return None if self._root is None else written_at(self._root, path)
 
     def _read(self) -> None:
         tree = self._tree()

@@ -149,6 +149,13 @@ def has_path(root: Node, path: FieldPath) -> bool:
     return len(list(_steps(root, path))) == len(path)
 
 
+def written_at(root: Node, path: FieldPath) -> str | None:
+    """Return the single value at a path as it is written, without quotes; None if there is none."""
+    nodes = [node for _, node in _steps(root, path)]
+    last = nodes[-1] if nodes else root
+    return last.text if len(nodes) == len(path) and isinstance(last, Scalar) else None
+
+
 def _steps(node: Node, path: FieldPath) -> Iterator[tuple[int, Node]]:
     for part in path:
         if isinstance(node, Mapping) and part in node.entries:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from cloudops_prefect.mistakes import did_you_mean, shown
@@ -10,6 +12,8 @@ if TYPE_CHECKING:
     from cloudops_prefect.findings import Findings
     from cloudops_prefect.mistakes import FieldPath
     from cloudops_prefect.short_forms import Expansion, Fields
+
+_INDEX = re.compile(r"\d{1,9}", re.ASCII)
 
 
 def read_strategy(
@@ -23,21 +27,29 @@ def read_strategy(
         findings: Takes the mistakes.
     """
     strategy: object = {"type": written} if isinstance(written, str) else written
+    fields = _fields_of(strategy)
+    names = _Names.of(expansions, findings)
+    if fields is not None:
+        _find_names_in_dependencies(fields, names, findings)
     waiting = [expansion for expansion in expansions if expansion and expansion.has_needs]
     if not waiting:
         return strategy
-    needed = _dependencies(expansions, findings)
+    names.refuse_repeated(expansions, findings)
+    needed = _dependencies(expansions, names, findings)
     if strategy is None:
         return {"type": "dependency_graph", "dependencies": needed}
-    if not isinstance(strategy, dict):
+    if fields is None:
         return strategy
-    fields = cast("Fields", strategy)
     if fields.get("type") in {"serial", "parallel"}:
         message = f"`needs` goes with the strategy dependency_graph, not with {fields['type']}"
         findings.add((*waiting[0].path, "needs"), message, "leave out `strategy`", of_name=True)
     elif fields.get("type") == "dependency_graph":
         return {**fields, "dependencies": _joined(fields.get("dependencies", {}), needed)}
     return fields
+
+
+def _fields_of(strategy: object) -> Fields | None:
+    return cast("Fields", strategy) if isinstance(strategy, dict) else None
 
 
 def _joined(written: object, needed: dict[int, list[int]]) -> object:
@@ -51,29 +63,71 @@ def _joined(written: object, needed: dict[int, list[int]]) -> object:
     return joined
 
 
-def _dependencies(expansions: list[Expansion | None], findings: Findings) -> dict[int, list[int]]:
-    names = _indices_by_name(expansions, findings)
-    dependencies: dict[int, list[int]] = {}
-    for index, expansion in enumerate(expansions):
-        if expansion is not None and expansion.has_needs:
-            dependencies[index] = _waits_for(expansion, names, findings)
-    return dependencies
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """The names of a plan's commands, each with the index of the first one that has it."""
 
+    by_index: list[str | None]
+    indices: dict[str, int]
 
-def _indices_by_name(expansions: list[Expansion | None], findings: Findings) -> dict[str, int]:
-    names: dict[str, int] = {}
-    for index, expansion in enumerate(expansions):
-        name = expansion.fields.get("name") if expansion else None
-        if expansion is None or not isinstance(name, str):
-            continue
-        if name in names:
-            message = f"commands[{names[name]}] is named {shown(name)} too"
+    @classmethod
+    def of(cls, expansions: list[Expansion | None], findings: Findings) -> _Names:
+        by_index = [_name_of(expansion, findings) for expansion in expansions]
+        indices: dict[str, int] = {}
+        for index, name in enumerate(by_index):
+            if name is not None:
+                indices.setdefault(name, index)
+        return cls(by_index, indices)
+
+    def refuse_repeated(self, expansions: list[Expansion | None], findings: Findings) -> None:
+        for index, (name, expansion) in enumerate(zip(self.by_index, expansions, strict=True)):
+            if name is None or expansion is None or self.indices[name] == index:
+                continue
+            message = f"commands[{self.indices[name]}] is named {shown(name)} too"
             findings.add((*expansion.path, "name"), message, "`needs` must tell them apart")
-        names.setdefault(name, index)
-    return names
+
+    def __contains__(self, index: int) -> bool:
+        return 0 <= index < len(self.by_index)
+
+    def rival_of(self, number: int, written: str | None) -> int | None:
+        """Return the command that has a number as its name, unless the number is its index too."""
+        named = self.indices.get(str(number), self.indices.get(written or ""))
+        return None if named == number else named
+
+    def both_readings(self, number: int, rival: int) -> str:
+        """Return what a number means as a name and as an index."""
+        return f"it is the name of commands[{rival}], and {self.index_reading(number)}"
+
+    def index_reading(self, number: int) -> str:
+        """Return what a number means as an index."""
+        if number not in self:
+            return f"no command has the index {number} (counted from 0)"
+        name = self.by_index[number]
+        named = "which has no name" if name is None else f"which is named {shown(name)}"
+        return f"the index of commands[{number}] (counted from 0), {named}"
 
 
-def _waits_for(expansion: Expansion, names: dict[str, int], findings: Findings) -> list[int]:
+def _name_of(expansion: Expansion | None, findings: Findings) -> str | None:
+    if expansion is None:
+        return None
+    name = expansion.fields.get("name")
+    if name is None or isinstance(name, str):
+        return name
+    # A number can't be a name, but whoever wrote it means it as one.
+    return findings.written((*expansion.path, "name"))
+
+
+def _dependencies(
+    expansions: list[Expansion | None], names: _Names, findings: Findings
+) -> dict[int, list[int]]:
+    return {
+        index: _waits_for(expansion, names, findings)
+        for index, expansion in enumerate(expansions)
+        if expansion is not None and expansion.has_needs
+    }
+
+
+def _waits_for(expansion: Expansion, names: _Names, findings: Findings) -> list[int]:
     path = (*expansion.path, "needs")
     needs = expansion.needs
     if not isinstance(needs, list):
@@ -84,17 +138,67 @@ def _waits_for(expansion: Expansion, names: dict[str, int], findings: Findings) 
     return [index for index in found if index is not None]
 
 
-def _index_of(
-    need: object, names: dict[str, int], path: FieldPath, findings: Findings
-) -> int | None:
+def _index_of(need: object, names: _Names, path: FieldPath, findings: Findings) -> int | None:
+    written = findings.written(path)
     if isinstance(need, int) and not isinstance(need, bool):
-        return need
-    if not isinstance(need, str):
-        message = f"must be the name or the index of a command, not {shown(need)}"
-        findings.add(path, message)
-    elif need in names:
-        return names[need]
-    else:
-        hint = did_you_mean(need, names) if names else "no command has a `name`"
-        findings.add(path, f"no command is named {shown(need)}", hint)
+        return _index_of_number(need, written, names, path, findings)
+    if isinstance(need, str):
+        return _index_of_name(need, names, path, findings)
+    what = shown(need) if written is None else shown(written)
+    hint = f'put it in quotes: "{written}"' if written in names.indices else None
+    findings.add(path, f"must be the name or the index of a command, not {what}", hint)
     return None
+
+
+def _index_of_number(
+    number: int, written: str | None, names: _Names, path: FieldPath, findings: Findings
+) -> int | None:
+    rival = names.rival_of(number, written)
+    if rival is None:
+        return number
+    message = f"{shown(written)} is ambiguous: {names.both_readings(number, rival)}"
+    hint = f'write the name of the one that you mean in quotes: "{names.by_index[rival]}"'
+    if number in names:
+        name = names.by_index[number]
+        hint += f" or give commands[{number}] a name" if name is None else f' or "{name}"'
+    findings.add(path, message, hint)
+    return None
+
+
+def _index_of_name(name: str, names: _Names, path: FieldPath, findings: Findings) -> int | None:
+    if name in names.indices:
+        return names.indices[name]
+    if _INDEX.fullmatch(name) and int(name) in names:
+        hint = f"without quotes it is {names.index_reading(int(name))}"
+    elif names.indices:
+        hint = did_you_mean(name, names.indices)
+    else:
+        hint = "no command has a `name`"
+    findings.add(path, f"no command is named {shown(name)}", hint)
+    return None
+
+
+def _find_names_in_dependencies(strategy: Fields, names: _Names, findings: Findings) -> None:
+    """Refuse numbers that are the names of other commands than those whose indices they are."""
+    path: FieldPath = ("strategy", "dependencies")
+    dependencies = strategy.get("dependencies")
+    if not isinstance(dependencies, dict):
+        return
+    for key, items in cast("Fields", dependencies).items():
+        _refuse_name(key, names, (*path, key), findings, of_name=True)
+        if isinstance(items, list):
+            for position, item in enumerate(cast("list[object]", items)):
+                _refuse_name(item, names, (*path, key, position), findings)
+
+
+def _refuse_name(
+    number: object, names: _Names, path: FieldPath, findings: Findings, *, of_name: bool = False
+) -> None:
+    if not _INDEX.fullmatch(str(number)):
+        return
+    index = int(str(number))
+    rival = names.rival_of(index, str(number))
+    if rival is not None:
+        message = f"{shown(number)} is ambiguous: {names.both_readings(index, rival)}"
+        hint = "write `needs` with names in quotes, or give the commands other names"
+        findings.add(path, message, hint, of_name=of_name)

@@ -131,8 +131,10 @@ def _add(
             findings.add_unknown(path, _names_beside(location, model))
         case kind:
             message = _MESSAGES.get(kind) or _reworded(detail["msg"])
-            hint = _hint(kind, str(path[-1]) if path else "", value)
-            findings.add(path, f"{message}, not {shown(value)}", hint)
+            written = _written(value, path, findings)
+            findings.add(
+                path, f"{message}, not {shown(written)}", _hint(kind, path, value, written)
+            )
 
 
 def _path_in_model(location: tuple[str | int, ...]) -> FieldPath:
@@ -167,11 +169,22 @@ def _reworded(message: str) -> str:
     return message.removeprefix("Value error, ").replace("Input should be", "must be")
 
 
-def _hint(kind: str, name: str, value: object) -> str | None:
+def _written(value: object, path: FieldPath, findings: Findings) -> object:
+    """Return a value as the file has it: `1.10`, where the data has 1.1."""
+    return (findings.written(path) or value) if isinstance(value, (bool, int, float)) else value
+
+
+def _hint(kind: str, path: FieldPath, value: object, written: object) -> str | None:
+    name = path[-1] if path else ""
     if name == "command" and isinstance(value, str):
         return "write `run: …` for a shell command"
     if name == "timeout_ms" and isinstance(value, str):
         return "write `timeout: 30s` for a time with a unit"
-    if kind == "string_type" and isinstance(value, (bool, int, float)):
-        return f'put it in quotes: "{shown(value).strip("`")}"'
-    return None
+    if path[:2] == ("strategy", "dependencies") and isinstance(value, str):
+        return "it takes indices, counted from 0; names go into `needs`"
+    if kind != "string_type" or not isinstance(value, (bool, int, float)):
+        return None
+    if name == "name" and isinstance(value, int) and not isinstance(value, bool):
+        # In quotes it would be a name, which `needs` without quotes takes for an index.
+        return f"begin it with a letter, like `step {written}`: a number is the index of a command"
+    return f'put it in quotes: "{written}"'

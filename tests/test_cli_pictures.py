@@ -233,6 +233,16 @@ def test_what_is_neither_a_file_nor_an_id_is_called_so(capsys):
     assert "'plan.yam' is neither a file nor an id" in capsys.readouterr().err
 
 
+def test_a_file_that_is_called_like_an_id_is_ambiguous(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("2026").write_text("commands: [{run: a, name: only}]")
+    assert run_tokens(["graph", "2026"]) == 2
+    told = capsys.readouterr().err
+    assert "'2026' is ambiguous: it is a file here, and can be the beginning of an id" in told
+    assert run_tokens(["graph", "./2026"]) == 0
+    assert "only" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("option", [["--output", "graph.svg"], ["--format", "tree"]])
 def test_json_goes_with_no_other_form(option, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

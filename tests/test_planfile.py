@@ -382,7 +382,10 @@ class TestMistakes:
             ),
             (
                 "commands: [{run: a, name: 5}]",
-                'p.yaml:1:27: commands[0].name: must be a text, not `5`; put it in quotes: "5"',
+                (
+                    "p.yaml:1:27: commands[0].name: must be a text, not `5`; "
+                    "begin it with a letter, like `step 5`: a number is the index of a command"
+                ),
             ),
             (
                 "commands: [{run: a, metadata: {tag: x}}]",
@@ -573,7 +576,10 @@ class TestMistakes:
             ),
             (
                 "strategy: {type: dependency_graph, dependencies: {a: []}}\ncommands: [{run: a}]",
-                "p.yaml:1:54: strategy.dependencies.a: must be a whole number, not `a`",
+                (
+                    "p.yaml:1:54: strategy.dependencies.a: must be a whole number, not `a`; "
+                    "it takes indices, counted from 0; names go into `needs`"
+                ),
             ),
             (
                 "strategy: {type: dependency_graph, dependencies: {0: [9]}}\ncommands: [{run: a}]",
@@ -936,6 +942,112 @@ class TestMistakes:
             assert mistake.column >= 1
         if not mistakes:
             parse_plan(text).validate(ExecutionConfig())
+
+
+NUMBERED = """\
+commands:
+  - {name: "1", run: a}
+  - {name: "2", run: b}
+  - {name: "3", run: c, NEEDS}
+"""
+
+
+def numbered(needs):
+    return NUMBERED.replace("NEEDS", needs)
+
+
+class TestNumbersAndNames:
+    @pytest.mark.parametrize(
+        ("needs", "mistake"),
+        [
+            (
+                "needs: 1",
+                (
+                    "p.yaml:4:32: commands[2].needs: `1` is ambiguous: it is the name of "
+                    "commands[0], and the index of commands[1] (counted from 0), which is named "
+                    '`2`; write the name of the one that you mean in quotes: "1" or "2"'
+                ),
+            ),
+            (
+                "needs: [3]",
+                (
+                    "p.yaml:4:33: commands[2].needs[0]: `3` is ambiguous: it is the name of "
+                    "commands[2], and no command has the index 3 (counted from 0); "
+                    'write the name of the one that you mean in quotes: "3"'
+                ),
+            ),
+        ],
+    )
+    def test_a_number_that_is_a_name_too_is_refused_with_both_readings(self, needs, mistake):
+        assert mistakes_of(numbered(needs)) == [mistake]
+        as_json = json.dumps(yaml.safe_load(numbered(needs)))
+        [told] = check_plan(as_json, "p.json")
+        assert told.message in mistake
+
+    @pytest.mark.parametrize(("needs", "waits_for"), [('"1"', [0]), ("['2', \"1\"]", [1, 0])])
+    def test_a_name_in_quotes_is_a_name(self, needs, waits_for):
+        plan = parse_plan(numbered(f"needs: {needs}"))
+        assert plan.strategy.dependencies == {2: waits_for}
+
+    def test_a_number_that_is_the_name_of_the_same_command_is_clear(self):
+        plan = parse_plan("commands: [{run: a, name: '0'}, {run: b, name: '1', needs: 0}]")
+        assert plan.strategy.dependencies == {1: [0]}
+
+    def test_a_number_is_compared_with_names_as_it_is_written(self):
+        text = "commands: [{run: a, name: '01'}, {run: b}, {run: c, needs: 01}]"
+        [mistake] = mistakes_of(text)
+        assert "`01` is ambiguous: it is the name of commands[0], and the index of" in mistake
+        assert mistake.endswith('in quotes: "01" or give commands[1] a name')
+        text = "commands: [{run: a, name: '1:30'}, {run: b, needs: 1:30}]"
+        assert "`1:30` is ambiguous: it is the name of commands[0], and" in mistakes_of(text)[0]
+
+    def test_an_index_in_quotes_is_told_what_it_would_be_without(self):
+        [mistake] = mistakes_of("commands: [{run: a, name: x}, {run: b, needs: '0'}]")
+        assert mistake.endswith(
+            "no command is named `0`; without quotes it is the index of commands[0] "
+            "(counted from 0), which is named `x`"
+        )
+        [mistake] = mistakes_of(
+            f"commands: [{{run: a, name: x}}, {{run: b, needs: '{'9' * 5000}'}}]"
+        )
+        assert mistake.endswith("known here: x")
+
+    def test_numbers_in_dependencies_are_no_names(self):
+        text = (
+            "strategy: {type: dependency_graph, dependencies: {2: [1]}}\n"
+            "commands: [{run: a, name: '1'}, {run: b, name: '2'}, {run: c, name: '3'}]"
+        )
+        at_key, in_list = mistakes_of(text)
+        assert at_key == (
+            "p.yaml:1:51: strategy.dependencies.2: `2` is ambiguous: it is the name of "
+            "commands[1], and the index of commands[2] (counted from 0), which is named `3`; "
+            "write `needs` with names in quotes, or give the commands other names"
+        )
+        assert in_list.startswith("p.yaml:1:55: strategy.dependencies.2[0]: `1` is ambiguous: ")
+
+    @pytest.mark.parametrize(
+        ("name", "hint"),
+        [
+            ("7", "begin it with a letter, like `step 7`: a number is the index of a command"),
+            ("007", "begin it with a letter, like `step 007`: a number is the index of a command"),
+            ("1.10", 'put it in quotes: "1.10"'),
+            ("yes", 'put it in quotes: "yes"'),
+        ],
+    )
+    def test_no_hint_for_a_name_leads_to_one_that_is_taken_for_an_index(self, name, hint):
+        [mistake] = mistakes_of(f"commands: [{{run: a, name: {name}}}]")
+        assert mistake.endswith(f"must be a text, not `{name}`; {hint}")
+
+    @pytest.mark.parametrize("name", ["1.10", "yes", ".inf", "null"])
+    def test_what_yaml_takes_for_another_type_needs_quotes(self, name):
+        text = f"commands: [{{run: a, name: '{name}'}}, {{run: b, needs: [{name}]}}]"
+        [mistake] = mistakes_of(text)
+        assert f'not `{name}`; put it in quotes: "{name}"' in mistake
+
+    @pytest.mark.parametrize("name", ["2024-01-01", "1e3", "=", "a1"])
+    def test_a_date_and_the_like_is_a_text(self, name):
+        plan = parse_plan(f"commands: [{{run: a, name: {name}}}, {{run: b, needs: {name}}}]")
+        assert (plan.commands[0].name, plan.strategy.dependencies) == (name, {1: [0]})
 
 
 class TestFiles:

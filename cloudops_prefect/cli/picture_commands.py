@@ -81,14 +81,27 @@ def _kind_of(output: Path | None) -> str:
 def _picture(plan_or_id: str, *, json: bool) -> "Picture":
     from cloudops_prefect.cli.picture import Picture
 
-    path = Path(plan_or_id)
-    if path.suffix in {".yaml", ".yml", ".json"} or path.exists():
-        return Picture.of(valid_plan(path, json=json))
+    if _is_plan_file(plan_or_id):
+        return Picture.of(valid_plan(Path(plan_or_id), json=json))
     if not is_id(plan_or_id):
         raise ValidationError(
             f"{plan_or_id!r} is neither a file nor an id that `cloudops list` shows"
         )
     return _picture_of_run(plan_or_id)
+
+
+def _is_plan_file(plan_or_id: str) -> bool:
+    path = Path(plan_or_id)
+    if path.suffix in {".yaml", ".yml", ".json"}:
+        return True
+    if not is_id(plan_or_id):
+        return path.exists()
+    if path.is_file():
+        raise ValidationError(
+            f"{plan_or_id!r} is ambiguous: it is a file here, and can be the beginning of an id; "
+            f"write ./{plan_or_id} for the file, or more of the id"
+        )
+    return False
 
 
 def _picture_of_run(text: str) -> "Picture":
