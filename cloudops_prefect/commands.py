@@ -178,7 +178,7 @@ def _script_argv(command: ScriptCommand, working_dir: Path | None) -> tuple[str,
     path = ((working_dir or Path()) / command.path).absolute()
     first_line = _first_line(path)
     if command.interpreter is not None:
-        interpreter = _split_interpreter(command.interpreter)
+        interpreter = _split_interpreter(command.interpreter, working_dir or Path())
     else:
         by_extension = _INTERPRETERS.get(path.suffix.lower(), _DEFAULT_INTERPRETER)
         interpreter = _shebang(first_line) or by_extension
@@ -202,8 +202,8 @@ def _shebang(first_line: bytes) -> tuple[str, ...]:
     return tuple(os.fsdecode(part).strip() for part in first_line[2:].strip().split(maxsplit=1))
 
 
-def _split_interpreter(interpreter: str) -> tuple[str, ...]:
-    if Path(interpreter).is_file():
+def _split_interpreter(interpreter: str, working_dir: Path) -> tuple[str, ...]:
+    if (working_dir / interpreter).is_file():
         return (interpreter,)
     try:
         return tuple(shlex.split(interpreter))

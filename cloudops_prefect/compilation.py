@@ -33,6 +33,7 @@ from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, shown_text
 from cloudops_prefect.plan_run import PlanRun
 from cloudops_prefect.presenting import present
 from cloudops_prefect.records import read_results
+from cloudops_prefect.run_origin import run_directory
 from cloudops_prefect.services import current_services, open_here
 from cloudops_prefect.state_events import related_resources
 from cloudops_prefect.states import cancelled_state, command_state_of, plan_state_of
@@ -272,6 +273,7 @@ async def _prepare(
         attempt=max(flow_run.run_count, 1),
         earlier=await _earlier_results(wiring, services),
         related=await related_resources(services.client, flow_run),
+        directory=run_directory(flow_run, is_driven=flow_run.id in services.driven),
         single=single,
         env_from=env_from,
     )

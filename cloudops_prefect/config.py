@@ -76,6 +76,17 @@ class ExecutionConfig(BaseSettings):
             return json.loads(value)
         return tuple(pattern.strip() for pattern in value.split(",") if pattern.strip())
 
+    @field_validator("log_dir")
+    @classmethod
+    def _start_here(cls, value: Path | None) -> Path | None:
+        """Keep the directory that a relative path starts in, wherever this process goes later."""
+        if value is None:
+            return None
+        try:
+            return value.expanduser().absolute()
+        except (OSError, RuntimeError) as error:
+            raise ValueError(f"no absolute path: {error}") from error
+
     @model_validator(mode="after")
     def _default_within_maximum(self) -> Self:
         if self.default_timeout_ms > self.max_timeout_ms:

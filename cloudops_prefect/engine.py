@@ -26,6 +26,7 @@ from cloudops_prefect.events import EventHandler, FanOutHandler
 from cloudops_prefect.execution import check_paths
 from cloudops_prefect.graph import Wiring
 from cloudops_prefect.models import ExecutionPlan, ExecutionRequest, ExecutionStatus, require
+from cloudops_prefect.run_origin import RunOrigin
 from cloudops_prefect.runtime import Runtime
 from cloudops_prefect.sources import Ids, RunsHere, ToldByApi
 from cloudops_prefect.streaming import command_events, plan_events
@@ -112,7 +113,7 @@ class ExecutionEngine:
         request.validate(self.config)
         if self._deployments is None:
             check_paths(request)
-        return await self._start(Work(request), idempotency_key)
+        return await self._start(Work(request, self._origin()), idempotency_key)
 
     async def execute_plan(
         self, plan: ExecutionPlan, *, idempotency_key: str | None = None
@@ -124,7 +125,7 @@ class ExecutionEngine:
         if self._deployments is None:
             for request, waits_for in zip(plan.commands, wiring.predecessors, strict=True):
                 check_paths(request, later=bool(waits_for))
-        return await self._start(Work(plan), idempotency_key)
+        return await self._start(Work(plan, self._origin()), idempotency_key)
 
     async def get_status(self, execution_id: UUID | str) -> ExecutionStatus:
         """Returns where an execution stands."""
@@ -258,13 +259,17 @@ class ExecutionEngine:
     async def resume(self, execution_id: UUID | str) -> UUID:
         """Runs what has not completed of an execution that has ended; returns its id.
 
-        A run that a worker has run goes back to the workers; one of an engine's runs here, also
-        when it was scheduled again elsewhere, as by the UI's Retry: no worker takes it.
+        The plan and its parameters are those that the execution was started with. A run that a
+        worker has run goes back to the workers. A run of an engine runs here, in the directory that
+        it was started in and with this process's environment, also when the UI's Retry has
+        scheduled it again: no worker takes it.
 
         Raises:
             ExecutionNotFoundError: if the API knows no such execution.
             ExecutionNotCompletedError: if it has not ended.
+            InvalidWorkingDirError: if the directory that it was started in does not exist here.
         """
+        here = RunOrigin.here()
         execution = await self._find(execution_id)
         status = await self._ask(_status, execution)
         flow_run_id = execution.flow_run.id
@@ -278,10 +283,17 @@ class ExecutionEngine:
             return flow_run_id
         item = execution.plan or execution.request
         assert item is not None  # noqa: S101 (each run of ours has one)
-        flow_run = await self._ask(local_runs.reopen_run, flow_run_id)
+        origin = RunOrigin.of_run(execution.flow_run)
+        origin.check_directory()
+        # Runs of earlier versions have no directory.
+        labels = here.labels() if origin.directory is None else {}
+        flow_run = await self._ask(local_runs.reopen_run, flow_run_id, labels)
         self._runtime.remember(Work(item), flow_run)
         await self._drive(Work(item), flow_run)
         return flow_run_id
+
+    def _origin(self) -> RunOrigin:
+        return RunOrigin.here() if self._deployments is None else RunOrigin()
 
     async def _start(self, work: Work, idempotency_key: str | None) -> UUID:
         if self._deployments is not None:

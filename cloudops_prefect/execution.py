@@ -15,6 +15,7 @@ from cloudops_prefect.errors import (
     ExecutionError,
     ExecutionIOError,
     ExecutionTimeoutError,
+    InvalidWorkingDirError,
     SpawnFailedError,
     ValidationError,
 )
@@ -41,6 +42,8 @@ class CommandExecution:
     """A request that is executed on this machine.
 
     Attributes:
+        directory: Where the command runs, and where its relative paths start. None: the directory
+            of this process.
         env_from: Blocks that are read where the command runs.
         env: What the request's blocks add to the environment; the request's own ``env`` wins.
         secrets: Values that are replaced in everything that the command prints and that is said of
@@ -53,6 +56,7 @@ class CommandExecution:
     request: ExecutionRequest
     execution_id: UUID
     config: ExecutionConfig
+    directory: Path | None = None
     env_from: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict[str, str])
     secrets: tuple[str, ...] = ()
@@ -66,6 +70,11 @@ class CommandExecution:
     def log_path(self) -> Path:
         """Where the bytes that the command prints are kept."""
         return self.config.log_path(self.execution_id)
+
+    @property
+    def working_dir(self) -> Path | None:
+        """The directory of the process; None: the directory of this process."""
+        return self._placed(self.request.working_dir) or self.directory
 
     @property
     def redactor(self) -> Redactor:
@@ -86,7 +95,7 @@ class CommandExecution:
             self.log_path,
             max_output_bytes=self.config.max_output_bytes,
             redactor=self._redactor,
-            copy_to=self.request.output_log_path,
+            copy_to=self._placed(self.request.output_log_path),
         )
         return self.log
 
@@ -137,20 +146,23 @@ class CommandExecution:
 
     async def _run_process(self, log: OutputLog) -> ProcessOutcome:
         request = self.request
-        if request.working_dir is not None:
-            check_working_dir(request.working_dir)
+        if (working_dir := self.working_dir) is not None:
+            check_working_dir(working_dir)
         env = {**self.env, **request.env}
-        call = invocation(request.command, env, working_dir=request.working_dir)
+        call = invocation(request.command, env, working_dir=working_dir)
         return await run_process(
             call.argv,
-            env=complete_env(call, env, request.working_dir),
-            cwd=request.working_dir,
+            env=complete_env(call, env, working_dir),
+            cwd=working_dir,
             on_output=log.write,
             stop=self.stop,
             timeout=self._timeout_ms / 1000,
             grace_period=self.config.grace_period_ms / 1000,
             on_started=self._on_started,
         )
+
+    def _placed(self, path: Path | None) -> Path | None:
+        return path if path is None or self.directory is None else self.directory / path
 
     def _on_started(self, _pid: int) -> None:
         self.started_at = datetime.now(UTC)
@@ -235,6 +247,8 @@ def check_paths(request: ExecutionRequest, *, later: bool = False) -> None:
         later: Other commands run before it, so that a directory that is absent may come to be.
     """
     working_dir = request.working_dir
+    if working_dir is None or not working_dir.is_absolute():
+        _check_current_directory()
     if working_dir is not None:
         if later and not _is_there(working_dir):
             return
@@ -243,6 +257,16 @@ def check_paths(request: ExecutionRequest, *, later: bool = False) -> None:
         directory = (working_dir or Path()) / request.command.path.parent
         if not later or _is_there(directory):
             invocation(request.command, request.env, working_dir)
+
+
+def _check_current_directory() -> None:
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise InvalidWorkingDirError(
+            f"the current directory: {error.strerror}; change to one that exists, or give each "
+            "command an absolute working_dir"
+        ) from error
 
 
 def _is_there(path: Path) -> bool:

@@ -28,7 +28,7 @@ from cloudops_prefect.states import cancelled_state
 from cloudops_prefect.unheard import unless_unheard
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Mapping
     from uuid import UUID
 
     from prefect.client.orchestration import PrefectClient
@@ -87,8 +87,10 @@ def _is_made_with(details: StateDetails, flow_run: FlowRun) -> bool:
     return state is not None and state.state_details.transition_id == details.transition_id
 
 
-async def reopen_run(services: Services, flow_run_id: UUID) -> FlowRun:
-    """Takes a run that has ended back to where it can be run again."""
+async def reopen_run(services: Services, flow_run_id: UUID, labels: Mapping[str, str]) -> FlowRun:
+    """Make a run that has ended pending again, with additional labels."""
+    if labels:
+        await services.client.update_flow_run_labels(flow_run_id, {**labels})
     await services.client.set_flow_run_state(flow_run_id, Pending(), force=True)
     return await services.client.read_flow_run(flow_run_id)
 

@@ -20,6 +20,7 @@ from cloudops_prefect.tasks import CommandRun, record_task_run, run_command_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from prefect.client.schemas.objects import State
     from prefect.events.schemas.events import RelatedResource
@@ -64,6 +65,7 @@ class PlanRun:
         attempt: int,
         earlier: Mapping[int, ExecutionResult],
         related: Sequence[RelatedResource],
+        directory: Path | None = None,
         env_from: Sequence[str] = (),
         single: bool = False,
     ) -> None:
@@ -78,6 +80,7 @@ class PlanRun:
         self._attempt = attempt
         self._earlier = earlier
         self._related = related
+        self._directory = directory
         self._env_from = env_from
         self.is_single = single
         self.executions: dict[int, CommandExecution] = {}
@@ -146,6 +149,7 @@ class PlanRun:
             request,
             self._execution_id(index),
             self._services.config,
+            directory=self._directory,
             env_from=tuple(dict.fromkeys([*self._env_from, *request.env_from])),
         )
         self.executions[index] = execution

@@ -1,4 +1,4 @@
-"""By what a run is found and read at the API, whoever has started it: name, tags, its plan."""
+"""Set a flow run's name, tags, stored plan and origin, whoever has started it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from cloudops_prefect.models import ExecutionPlan
 from cloudops_prefect.naming import is_made_up, run_name, tags_of
 from cloudops_prefect.parameters import has_plan
 from cloudops_prefect.plan_store import store_for_run
+from cloudops_prefect.run_origin import RunOrigin
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -26,6 +27,7 @@ async def present(
         return
     if isinstance(item, ExecutionPlan) and not has_plan(flow_run):
         await until_delivered(partial(store_for_run, services.client, flow_run.id, item))
+    await _keep_origin(services, flow_run)
     name = flow_run.name
     if is_made_up(name):
         name = run_name(item, services.config)
@@ -36,3 +38,13 @@ async def present(
     await until_delivered(
         partial(services.client.update_flow_run, flow_run.id, name=name, tags=both)
     )
+
+
+async def _keep_origin(services: Services, flow_run: FlowRun) -> None:
+    """Label a run that this process calls with its directory, so that a resume can use it."""
+    if flow_run.deployment_id is not None:
+        return
+    labels = RunOrigin.here().labels()
+    if not labels.items() <= flow_run.labels.items():
+        update = services.client.update_flow_run_labels
+        await until_delivered(partial(update, flow_run.id, {**labels}))

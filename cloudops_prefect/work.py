@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from cloudops_prefect.compilation import compile_command, compile_plan
 from cloudops_prefect.models import ExecutionPlan, ExecutionRequest
 from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, run_name, tags_of
 from cloudops_prefect.plan_store import stored_parameters
+from cloudops_prefect.run_origin import RunOrigin
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -21,9 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A plan or a single request, and its flow."""
+    """A plan or a single request, its flow, and where it is started."""
 
     item: ExecutionPlan | ExecutionRequest
+    origin: RunOrigin = field(default_factory=RunOrigin)
 
     @property
     def flow_name(self) -> str:
@@ -55,4 +57,5 @@ class Work:
             name=run_name(self.item, services.config),
             tags=tags_of(self.item.id, self.item.metadata),
             idempotency_key=idempotency_key,
+            labels={**self.origin.labels()},
         )

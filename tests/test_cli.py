@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 from uuid import uuid4
@@ -526,3 +526,25 @@ def test_resume_runs_what_has_not_completed(cloudops, tmp_path):
     assert resumed.returncode == 0, resumed.stderr
     assert "2 of 2 commands completed" in resumed.stdout
     assert count.read_text() == "x\n"
+
+
+def test_resume_runs_in_the_directory_of_the_run(cloudops, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    for directory in (first, second):
+        directory.mkdir()
+    plan = write_plan(
+        first / "plan.json", shell("pwd"), shell('pwd; touch "out-$STAGE"; test -e approved')
+    )
+    failed = replace(cloudops, cwd=first)("run", "--json", plan, STAGE="prod")
+    execution_id = json.loads(failed.stdout)["execution_id"]
+    (second / "approved").touch()
+    resumed = replace(cloudops, cwd=second)("resume", "--json", execution_id, STAGE="test")
+    results = json.loads(resumed.stdout)["results"]
+    assert [one["status"] for one in results] == ["completed", "failed"]
+    assert [one["stdout"] for one in results] == [f"{first}\n"] * 2
+    assert {one.name for one in first.iterdir()} == {"plan.json", "out-prod", "out-test"}
+    assert {one.name for one in second.iterdir()} == {"approved"}
+    first.rename(tmp_path / "third")
+    refused = replace(cloudops, cwd=second)("resume", execution_id)
+    assert refused.returncode == 2
+    assert refused.stderr.startswith(f"error: Invalid working directory: {first} does not exist; ")

@@ -98,6 +98,12 @@ class TestScript:
         command = ScriptCommand(path=path, interpreter=str(interpreter))
         assert invocation(command, {}).argv == (str(interpreter), str(path))
 
+    def test_a_relative_interpreter_starts_at_the_working_directory(self, tmp_path):
+        script(tmp_path, "my interpreter")
+        command = ScriptCommand(path=script(tmp_path, "a.py"), interpreter="./my interpreter")
+        argv = invocation(command, {}, working_dir=tmp_path).argv
+        assert argv == ("./my interpreter", str(command.path))
+
     def test_an_interpreter_with_an_open_quote_is_refused(self, tmp_path):
         command = ScriptCommand(path=script(tmp_path, "a"), interpreter="python3 'a")
         with pytest.raises(InvalidCommandError, match="No closing quotation"):

@@ -127,3 +127,19 @@ def test_a_log_directory_is_made_absolute(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", "/home/me")
     assert ExecutionConfig(log_dir=Path("logs")).resolved_log_dir == tmp_path / "logs"
     assert ExecutionConfig(log_dir=Path("~/logs")).resolved_log_dir == Path("/home/me/logs")
+
+
+def test_a_log_directory_stays_when_the_process_goes_elsewhere(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    config = ExecutionConfig(log_dir=Path("logs"))
+    monkeypatch.chdir("/")
+    assert config.resolved_log_dir == config.log_dir == tmp_path / "logs"
+
+
+def test_a_relative_log_directory_in_a_removed_directory_is_refused(monkeypatch, tmp_path):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    monkeypatch.setenv("CLOUDOPS_LOG_DIR", "logs")
+    with pytest.raises(ValidationError, match=r"CLOUDOPS_LOG_DIR: no absolute path: .*No such"):
+        ExecutionConfig.load()

@@ -126,12 +126,12 @@ async def test_a_plan_tells_the_same_events_and_results_as_on_the_local_route(en
 
 
 async def test_a_retry_runs_what_has_not_completed_on_a_new_machine(engine, worker, tmp_path):
-    counter, gate = tmp_path / "counter", tmp_path / "gate"
+    counter, gate, places = (tmp_path / name for name in ("counter", "gate", "places"))
     plan = ExecutionPlan(
         strategy=DependencyGraphStrategy(dependencies={2: [1]}),
         commands=[
             shell(f"echo first; echo first >> {counter}"),
-            shell(f"echo second; echo second >> {counter}; test -e {gate}"),
+            shell(f"pwd >> {places}; echo second; echo second >> {counter}; test -e {gate}"),
             shell(f"echo third; echo third >> {counter}"),
         ],
     )
@@ -154,6 +154,8 @@ async def test_a_retry_runs_what_has_not_completed_on_a_new_machine(engine, work
     assert [one.stdout for one in after.results] == ["first\n", "second\n", "third\n"]
     assert after.results[0] == before.results[0]
     assert Counter(counter.read_text().split()) == {"first": 1, "second": 3, "third": 1}
+    # Each attempt has a new temporary directory.
+    assert len({*places.read_text().split(), str(Path.cwd())}) == 4
     lines = [event.line for event in events if event.event_type == "stdout"]
     assert sorted(lines) == ["second", "third"]
     assert await engine.read_logs(execution_id) == "first\nsecond\nthird\n"

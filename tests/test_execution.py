@@ -206,6 +206,23 @@ async def test_a_path_that_cannot_even_be_looked_at_is_refused(tmp_path):
     check_paths(ExecutionRequest(command=script), later=True)
 
 
+async def test_paths_start_in_the_directory_of_the_execution(tmp_path, config):
+    (tmp_path / "place/sub").mkdir(parents=True)
+    request = shell("pwd", output_log_path=Path("copy.log"))
+    place = tmp_path / "place"
+    assert (await ran(request, config, directory=place)).stdout == f"{place}\n"
+    assert (place / "copy.log").read_text() == f"{place}\n"
+    sub = shell("pwd", working_dir=Path("sub"))
+    assert (await ran(sub, config, directory=place)).stdout == f"{place}/sub\n"
+    absolute = shell("pwd", working_dir=tmp_path)
+    assert (await ran(absolute, config, directory=place)).stdout == f"{tmp_path}\n"
+
+
+async def test_a_directory_of_an_execution_that_is_not_there_fails_it(tmp_path, config):
+    result = await ran(shell("pwd"), config, directory=tmp_path / "none")
+    assert result.error == f"Invalid working directory: {tmp_path / 'none'} does not exist"
+
+
 async def test_a_log_directory_that_is_a_file_is_a_clear_error(config):
     config.resolved_log_dir.write_text("")
     result = await ran(shell("true"), config)

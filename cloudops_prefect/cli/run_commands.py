@@ -113,7 +113,11 @@ def aws(
 
 @app.command
 def resume(id_: Id, /, *, options: ShownOptions = _AS_FITS) -> int:
-    """Run again what has not completed of an execution."""
+    """Run what has not completed of an execution that has ended.
+
+    A local run continues in the directory that it was started in, a worker's run in a new temporary
+    one. The environment is not kept: set the variables that the commands need again.
+    """
     identifier = id_text(id_)
     connect()
     from cloudops_prefect.cli.watching import resume
