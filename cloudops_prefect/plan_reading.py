@@ -11,7 +11,7 @@ from cloudops_prefect.models import ExecutionPlan
 from cloudops_prefect.request_reading import STAND_IN, message_at, read_request
 from cloudops_prefect.short_forms import KNOWN_FIELDS, Expansion, Fields, expand, hint_of, plain
 from cloudops_prefect.strategy_reading import read_strategy
-from cloudops_prefect.wrong_types import checked, path_of
+from cloudops_prefect.wrong_types import checked, path_of, present
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,14 +42,14 @@ def read_plan(findings: Findings, config: ExecutionConfig | None) -> ExecutionPl
     file = findings.object(_NO_COMMANDS)
     if file is None:
         return stand_in
+    file = present(file, _FIELDS)
     expansions = _expand_all(file, findings)
     fields = {name: file[name] for name in _FIELDS if name in file}
     fields["commands"] = [
         STAND_IN if expansion is None else read_request(expansion, findings, config)
         for expansion in expansions
     ]
-    if "strategy" in file or any(expansion and expansion.has_needs for expansion in expansions):
-        fields["strategy"] = read_strategy(file.get("strategy"), expansions, findings)
+    fields["strategy"] = read_strategy(file.get("strategy"), expansions, findings)
     plan = checked(ExecutionPlan, fields, findings, _place_in(file))
     if isinstance(file.get("commands"), list):
         _find_graph_errors(plan or stand_in, findings)

@@ -9,6 +9,7 @@ from cloudops_prefect.models import ExecutionPlan, ExecutionRequest
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _Schema = dict[str, Any]
 
+_NULL: _Schema = {"type": "null"}
 # Here a file may hold numbers and truth values, which are taken as the text that they are.
 _LITERAL: _Schema = {"type": ["string", "number", "boolean"]}
 _WORDS: _Schema = {"type": "array", "items": _LITERAL, "minItems": 1}
@@ -57,7 +58,9 @@ def json_schema(kind: Literal["plan", "request"] = "plan") -> _Schema:
     else:
         _shorten_request(schema, in_plan=False)
     for definition in (schema, *definitions.values()):
-        _allow_literals(definition.get("properties", {}))
+        properties: dict[str, _Schema] = definition.get("properties", {})
+        _allow_literals(properties)
+        _allow_null(properties, definition.get("required", []))
     schema["properties"]["$schema"] = {"type": "string"}
     return {"$schema": _DRAFT, **schema}
 
@@ -66,7 +69,9 @@ def _shorten_request(schema: _Schema, *, in_plan: bool) -> None:
     short = {name: field for name, field in _SHORT_FIELDS.items() if in_plan or name != "needs"}
     schema["properties"] |= short
     schema["required"] = [name for name in schema["required"] if name != "command"]
-    schema["oneOf"] = [{"required": [form]} for form in _FORMS]
+    schema["oneOf"] = [
+        {"required": [form], "properties": {form: {"not": {"type": "null"}}}} for form in _FORMS
+    ]
     if not schema["required"]:
         del schema["required"]
 
@@ -82,3 +87,25 @@ def _allow_literals(properties: dict[str, _Schema]) -> None:
     for name, place in _LITERAL_ITEMS.items():
         if name in properties:
             properties[name][place] = _LITERAL
+
+
+def _allow_null(properties: dict[str, _Schema], required: list[str]) -> None:
+    """Let optional fields be null, which is as if they were absent."""
+    for name, field in properties.items():
+        if name not in required:
+            properties[name] = _or_null(field)
+    if "dependencies" in properties:
+        dependencies = properties["dependencies"]
+        dependencies["additionalProperties"] = _or_null(dependencies["additionalProperties"])
+
+
+def _or_null(field: _Schema) -> _Schema:
+    if "anyOf" in field:
+        others = [one for one in field["anyOf"] if one != _NULL]
+        return {**field, "anyOf": [*others, _NULL]}
+    if "type" in field:
+        written: str | list[str] = field["type"]
+        types = [written] if isinstance(written, str) else written
+        return {**field, "type": [*types, "null"]}
+    described = {name: field[name] for name in field if name != "$ref"}
+    return {**described, "anyOf": [{"$ref": field["$ref"]}, _NULL]}

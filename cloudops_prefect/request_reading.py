@@ -30,7 +30,7 @@ def read_single_request(findings: Findings, config: ExecutionConfig | None) -> E
     fields = findings.object("a command must be an object, like `run: make test`")
     if fields is None:
         return STAND_IN
-    if "needs" in fields:
+    if fields.get("needs") is not None:
         findings.add(("needs",), "only a command of a plan can wait for others", of_name=True)
     entry: Fields = {name: value for name, value in fields.items() if name != "$schema"}
     return read_request(expand(entry, (), findings), findings, config)

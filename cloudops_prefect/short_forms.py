@@ -14,6 +14,7 @@ from pydantic import ValidationError as WrongTypesError
 from cloudops_prefect.durations import Duration
 from cloudops_prefect.mistakes import nearest, shown
 from cloudops_prefect.models import ExecutionRequest
+from cloudops_prefect.wrong_types import present
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -90,6 +91,7 @@ class Expansion:
 
 def expand(entry: Fields, path: FieldPath, findings: Findings) -> Expansion:
     """Turn one entry of a file, in the short or the long form, into the fields of a request."""
+    entry = _present(entry)
     fields = {name: entry[name] for name in REQUEST_FIELDS if name in entry}
     expansion = Expansion(path, fields, entry.get("needs"), "needs" in entry)
     unknown = [name for name in entry if name not in KNOWN_FIELDS]
@@ -111,6 +113,14 @@ def expand(entry: Fields, path: FieldPath, findings: Findings) -> Expansion:
     if "timeout" in entry:
         _expand_timeout(entry, expansion, findings)
     return expansion
+
+
+def _present(entry: Fields) -> Fields:
+    """Leave out what is null, but keep one form that is null if no other says what to run."""
+    given = present(entry, KNOWN_FIELDS)
+    if not any(form in given for form in (*FORMS, "command")):
+        given |= dict.fromkeys([form for form in FORMS if form in entry][:1])
+    return given
 
 
 def plain(name: str) -> str:

@@ -13,13 +13,14 @@ if TYPE_CHECKING:
     from cloudops_prefect.mistakes import FieldPath
     from cloudops_prefect.short_forms import Expansion, Fields
 
+_NULLS = frozenset({"null", "Null", "NULL", "~"})
 _INDEX = re.compile(r"\d{1,9}", re.ASCII)
 
 
 def read_strategy(
     written: object, expansions: list[Expansion | None], findings: Findings
 ) -> object:
-    """Return the strategy that a file describes as the fields of its model.
+    """Return the strategy that a file describes as the fields of its model; None if it has none.
 
     Args:
         written: What the file has as `strategy`.
@@ -29,6 +30,7 @@ def read_strategy(
     strategy: object = {"type": written} if isinstance(written, str) else written
     fields = _fields_of(strategy)
     names = _Names.of(expansions, findings)
+    _find_null_needs(expansions, names, findings)
     if fields is not None:
         _find_names_in_dependencies(fields, names, findings)
     waiting = [expansion for expansion in expansions if expansion and expansion.has_needs]
@@ -44,7 +46,7 @@ def read_strategy(
         message = f"`needs` goes with the strategy dependency_graph, not with {fields['type']}"
         findings.add((*waiting[0].path, "needs"), message, "leave out `strategy`", of_name=True)
     elif fields.get("type") == "dependency_graph":
-        return {**fields, "dependencies": _joined(fields.get("dependencies", {}), needed)}
+        return {**fields, "dependencies": _joined(fields.get("dependencies"), needed)}
     return fields
 
 
@@ -53,12 +55,14 @@ def _fields_of(strategy: object) -> Fields | None:
 
 
 def _joined(written: object, needed: dict[int, list[int]]) -> object:
-    if not isinstance(written, dict):
+    if not isinstance(written, dict | None):
         return written
-    joined = dict(cast("Fields", written))
+    joined = dict(cast("Fields", written or {}))
     for index, waits_for in needed.items():
-        others = joined.get(str(index), [])
-        if isinstance(others, list):
+        others = joined.get(str(index))
+        if others is None:
+            joined[str(index)] = waits_for
+        elif isinstance(others, list):
             joined[str(index)] = [*cast("list[object]", others), *waits_for]
     return joined
 
@@ -115,6 +119,18 @@ def _name_of(expansion: Expansion | None, findings: Findings) -> str | None:
         return name
     # A number can't be a name, but whoever wrote it means it as one.
     return findings.written((*expansion.path, "name"))
+
+
+def _find_null_needs(expansions: list[Expansion | None], names: _Names, findings: Findings) -> None:
+    """Refuse a null that is a command's name, since it would wait for nothing."""
+    if names.indices.keys().isdisjoint(_NULLS):
+        return
+    for expansion in expansions:
+        path = (*expansion.path, "needs") if expansion and not expansion.has_needs else ()
+        written = findings.written(path)
+        if written in _NULLS and written in names.indices:
+            message = f"{shown(written)} is ambiguous: it is a name, and YAML's null"
+            findings.add(path, message, f'put the name in quotes: "{written}"')
 
 
 def _dependencies(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from functools import cache
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from pydantic import BaseModel
@@ -23,7 +25,7 @@ from cloudops_prefect.models import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from pydantic_core import ErrorDetails
 
@@ -40,6 +42,8 @@ _TAGGED: dict[str, type[BaseModel]] = {
     "dependency_graph": DependencyGraphStrategy,
 }
 _TAGGED_FIELDS = frozenset({"command", "strategy"})
+_NESTED_FIELDS = _TAGGED_FIELDS | {"metadata"}
+_TEXTS_BY_NAME = frozenset({"env", "tags"})
 _MESSAGES = {
     "bool_type": "must be true or false",
     "dict_type": "must be an object",
@@ -66,7 +70,8 @@ def checked(
 ) -> ModelT | None:
     """Build a model, and add to the findings what keeps it from being built.
 
-    What is wrong is left out, so that the rest can be looked at; None if it can't be left out.
+    Fields that are null are absent. What is wrong is left out, so that the rest can be looked at;
+    None if it can't be left out.
 
     Args:
         model: The class to build.
@@ -74,17 +79,48 @@ def checked(
         findings: Takes the mistakes.
         place_of: The path in the file of a path in the model.
     """
+    given = _present_in(fields, model)
     try:
-        return model.model_validate(fields)
+        return model.model_validate(given)
     except WrongTypesError as error:
         details = error.errors(include_url=False)
     for detail in details:
         _add(detail, model, findings, place_of)
     try:
         wrong = [_path_in_model(detail["loc"]) for detail in details]
-        return model.model_validate(_without(fields, wrong))
+        return model.model_validate(_without(given, wrong))
     except WrongTypesError:
         return None
+
+
+def present(fields: Mapping[str, object], known: Collection[str]) -> dict[str, Any]:
+    """Leave out known fields that are empty or null, as other tools write what isn't set."""
+    return {name: value for name, value in fields.items() if value is not None or name not in known}
+
+
+def _present_in(fields: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
+    return {
+        name: _present_within(name, cast("dict[str, Any]", value))
+        if name in _NESTED_FIELDS and isinstance(value, dict)
+        else value
+        for name, value in present(fields, model.model_fields).items()
+    }
+
+
+def _present_within(field: str, inner: dict[str, Any]) -> dict[str, Any]:
+    given = present(inner, _names_in(field))
+    dependencies = given.get("dependencies")
+    if field == "strategy" and isinstance(dependencies, dict):
+        indices = cast("dict[str, Any]", dependencies)
+        given["dependencies"] = present(indices, indices)
+    return given
+
+
+@cache
+def _names_in(field: str) -> frozenset[str]:
+    """Return the fields that the kinds of a nested object have."""
+    models = [_TAGGED[tag] for tag in _tags_of(field)] if field in _TAGGED_FIELDS else []
+    return frozenset(chain.from_iterable(one.model_fields for one in models or [ExecutionMetadata]))
 
 
 def _without(fields: Mapping[str, Any], wrong: Iterable[FieldPath]) -> dict[str, Any]:
@@ -182,8 +218,13 @@ def _hint(kind: str, path: FieldPath, value: object, written: object) -> str | N
         return "write `timeout: 30s` for a time with a unit"
     if path[:2] == ("strategy", "dependencies") and isinstance(value, str):
         return "it takes indices, counted from 0; names go into `needs`"
-    if kind != "string_type" or not isinstance(value, (bool, int, float)):
-        return None
+    if value is None and len(path) > 1 and path[-2] in _TEXTS_BY_NAME:
+        return 'write "" for an empty text, or leave the name out'
+    is_number = isinstance(value, (bool, int, float))
+    return _quoting_hint(str(name), value, written) if kind == "string_type" and is_number else None
+
+
+def _quoting_hint(name: str, value: object, written: object) -> str:
     if name == "name" and isinstance(value, int) and not isinstance(value, bool):
         # In quotes it would be a name, which `needs` without quotes takes for an index.
         return f"begin it with a letter, like `step {written}`: a number is the index of a command"

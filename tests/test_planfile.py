@@ -528,7 +528,10 @@ class TestMistakes:
             ),
             (
                 "commands: [{run: a, env: {A: }}]",
-                "p.yaml:1:30: commands[0].env.A: must be a text, not `null`",
+                (
+                    "p.yaml:1:30: commands[0].env.A: must be a text, not `null`; "
+                    'write "" for an empty text, or leave the name out'
+                ),
             ),
             (
                 "commands: [{run: a, working_dir: ~/x}]",
@@ -1048,6 +1051,116 @@ class TestNumbersAndNames:
     def test_a_date_and_the_like_is_a_text(self, name):
         plan = parse_plan(f"commands: [{{run: a, name: {name}}}, {{run: b, needs: {name}}}]")
         assert (plan.commands[0].name, plan.strategy.dependencies) == (name, {1: [0]})
+
+
+def without_ids(plan):
+    return plan.model_dump(exclude={"id": True, "commands": {"__all__": {"id"}}})
+
+
+OPTIONAL = [
+    *({name: None} for name in ExecutionPlan.model_fields if name != "commands"),
+    {"metadata": {"source": None, "conversation_id": None, "tags": None}},
+    {"strategy": {"type": "serial", "stop_on_error": None}},
+    {"strategy": {"type": "dependency_graph", "dependencies": None}},
+    {"strategy": {"type": "dependency_graph", "dependencies": {"0": None}}},
+    {"strategy": {"type": "parallel", "max_concurrency": None}},
+    *(
+        {"commands": [{"run": "a", name: None}]}
+        for name in (*ExecutionRequest.model_fields, "needs", "timeout", "shell", "interpreter")
+    ),
+    {"commands": [{"run": "a", "script": None, "exec": None, "aws": None, "profile": None}]},
+    {"commands": [{"run": "a", "metadata": {"source": None, "tags": None}}]},
+    {"commands": [{"command": {"type": "shell", "command": "a", "shell": None}}]},
+    {"commands": [{"command": {"type": "exec", "program": "a", "args": None}}]},
+    {"commands": [{"command": {"type": "script", "path": "a", "interpreter": None}}]},
+    {"commands": [{"aws": "s3 ls", "region": None, "profile": None}]},
+]
+
+
+def without_nulls(value):
+    if isinstance(value, list):
+        return [without_nulls(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: without_nulls(item) for key, item in value.items() if item is not None}
+
+
+class TestNulls:
+    @pytest.mark.parametrize("fields", OPTIONAL)
+    def test_an_optional_field_that_is_null_is_absent(self, fields):
+        written = {"commands": [{"run": "a"}], **fields}
+        absent = without_ids(parse_plan(json.dumps(without_nulls(written)), "p.json"))
+        as_json, as_yaml = json.dumps(written), yaml.safe_dump(written)
+        empty = as_yaml.replace("null", "")
+        assert as_yaml != empty
+        for text, source in [(as_json, "p.json"), (as_yaml, "p.yaml"), (empty, "p.yaml")]:
+            assert without_ids(parse_plan(text, source)) == absent
+        jsonschema.validate(written, json_schema("plan"))
+
+    def test_a_request_with_nulls_is_read(self):
+        fields = dict.fromkeys([*ExecutionRequest.model_fields, "needs", "timeout"])
+        request = parse_request(json.dumps({**fields, "run": "a"}))
+        assert request.command == ShellCommand(command="a")
+        fields.pop("needs")
+        jsonschema.validate({**fields, "run": "a"}, json_schema("request"))
+
+    def test_null_needs_make_no_graph_and_add_nothing(self):
+        assert parse_plan("commands: [{run: a}, {run: b, needs: }]").strategy == SerialStrategy()
+        plan = parse_plan(
+            "strategy: {type: dependency_graph, dependencies: }\n"
+            "commands: [{run: a}, {run: b, needs: 0}, {run: c, needs: }]"
+        )
+        assert plan.strategy.dependencies == {1: [0]}
+
+    def test_a_null_takes_back_what_a_merged_part_says(self):
+        text = "x-a: &a {timeout: 1s, env: {A: b}}\ncommands: [{<<: *a, run: a, env: , timeout: }]"
+        [request] = parse_plan(text).commands
+        assert (request.env, request.timeout_ms) == ({}, None)
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("commands: [{run: }]", "commands[0].run (p.yaml:1:18)"),
+            ("commands: [{run: , script: }]", "commands[0].run (p.yaml:1:18)"),
+            (
+                "commands: [{command: }]",
+                "commands[0].command (p.yaml:1:22; say what to run, like `run: make test`)",
+            ),
+            (
+                "commands: [{command: {type: exec, program: }}]",
+                "commands[0].command.program (p.yaml:1:44)",
+            ),
+            (
+                "strategy: {type: }\ncommands: [{run: a}]",
+                "strategy.type (p.yaml:1:18; one of serial, parallel, dependency_graph)",
+            ),
+        ],
+    )
+    def test_a_required_field_that_is_null_is_missing(self, text, message):
+        with pytest.raises(MissingFieldError) as refusal:
+            parse_plan(text, "p.yaml")
+        assert str(refusal.value) == f"Missing required field: {message}"
+
+    @pytest.mark.parametrize("field", ["enviroment", "comands", "tags"])
+    def test_an_unknown_field_that_is_null_is_refused(self, field):
+        assert "unknown field" in mistakes_of(f"commands: [{{run: a}}]\n{field}:")[0]
+        assert "unknown field" in mistakes_of(f"commands: [{{run: a, {field}: }}]")[0]
+
+    def test_a_variable_and_a_tag_that_are_null_are_refused(self):
+        told = mistakes_of("commands: [{run: a, env: {A: null}, metadata: {tags: {b: }}}]")
+        hint = '; write "" for an empty text, or leave the name out'
+        assert [mistake.endswith(f"must be a text, not `null`{hint}") for mistake in told] == [
+            True
+        ] * 2
+
+    @pytest.mark.parametrize("null", ["null", "~"])
+    def test_a_null_that_is_a_name_is_ambiguous(self, null):
+        text = f"commands: [{{run: a, name: '{null}'}}, {{run: b, needs: {null}}}]"
+        [mistake] = mistakes_of(text)
+        assert mistake == (
+            f"p.yaml:1:{text.rindex(null) + 1}: commands[1].needs: `{null}` is ambiguous: "
+            f'it is a name, and YAML\'s null; put the name in quotes: "{null}"'
+        )
 
 
 class TestFiles:
