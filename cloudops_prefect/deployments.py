@@ -15,7 +15,7 @@ from cloudops_prefect.errors import ValidationError
 from cloudops_prefect.flows import run_plan
 from cloudops_prefect.naming import LOCAL, RUN_PLAN, metadata_tags, shown_description
 from cloudops_prefect.plan_store import stored_parameters
-from cloudops_prefect.schedules import schedule_of
+from cloudops_prefect.schedules import make_schedule
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -50,7 +50,7 @@ async def deploy_plan(  # noqa: PLR0913
         plan: What every run of the deployment runs.
         name: The deployment's name.
         work_pool: The pool whose workers run it.
-        cron: A cron expression, like `0 3 * * *`.
+        cron: A cron expression of five fields, like `0 3 * * *`, or a name like `@daily`.
         interval: The time from one run to the next; a duration, or a number of seconds.
         rrule: A recurrence rule of RFC 5545, like `FREQ=WEEKLY;BYDAY=MO`.
         timezone: The IANA name, like Europe/Berlin, of the schedule's timezone; UTC if absent.
@@ -71,7 +71,7 @@ async def deploy_plan(  # noqa: PLR0913
     _check_name(name)
     if concurrency_limit is not None and concurrency_limit < 1:
         raise ValidationError(f"a concurrency limit must be above 0, not {concurrency_limit}")
-    schedule = schedule_of(cron=cron, interval=interval, rrule=rrule, timezone=timezone)
+    schedule = await make_schedule(cron=cron, interval=interval, rrule=rrule, timezone=timezone)
     fields: dict[str, Any] = {
         "name": name,
         "work_pool_name": work_pool,

@@ -25,6 +25,7 @@ _RUN = {"sh", "python"}
 _MASKS = [
     (r"https?://[^\s'\"]+", "URL"),
     (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ID"),
+    (r"\b[A-Z][a-z]{2} \d{4}-\d\d-\d\d \d\d:\d\d:\d\d [+-]\d\d:\d\d", "TIME"),
     (r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d", "TIME"),
     (r"\b\d\d:\d\d:\d\d\b", "TIME"),
     (r"\b(\d+h )?(\d+m )?\d+(\.\d+)? ?s\b", "DURATION"),

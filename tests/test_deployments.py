@@ -216,22 +216,71 @@ def test_a_deployment_without_a_schedule_runs_by_name(deployed, plan_file):
 
 @pytest.mark.server
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "schedule", "timezone"),
     [
-        (
-            ["--cron", "0 3 * * *", "--timezone", "Europe/Berlin", "--paused"],
-            "0 3 * * * Europe/Berlin (paused)",
-        ),
-        (["--interval", "6h"], "every 6h UTC"),
-        (["--rrule", "FREQ=WEEKLY;BYDAY=MO"], "FREQ=WEEKLY;BYDAY=MO UTC"),
-        (["--paused"], None),
+        (["--cron", "0 3 * * *", "--timezone", "Europe/Berlin"], "0 3 * * *", "Europe/Berlin"),
+        (["--cron", "@daily", "--paused"], "@daily", "UTC"),
+        (["--interval", "6h", "--timezone", "Asia/Tokyo"], "every 6h", "Asia/Tokyo"),
+        (["--rrule", "FREQ=WEEKLY;BYDAY=MO"], "FREQ=WEEKLY;BYDAY=MO", "UTC"),
     ],
 )
-def test_who_deploys_is_told_the_schedule(kept, plan_file, options, told):
+def test_who_deploys_is_told_the_schedule_and_its_next_runs(
+    kept, plan_file, options, schedule, timezone
+):
     command = ["deploy", plan_file, "--name", "told", "--work-pool", POOL]
+    code, out, _ = kept.cloudops(*command, *options, "--json")
+    made = json.loads(out)
+    runs = [datetime.fromisoformat(run) for run in made["next_runs"]]
+    assert (code, len(runs)) == (0, 3)
+    assert all(run > datetime.now(UTC) for run in runs)
+    assert made["schedule"] == {options[0].strip("-"): options[1], "timezone": timezone}
+    assert made["paused"] is ("--paused" in options)
+
     _, out, _ = kept.cloudops(*command, *options)
-    lines = [line for line in out.splitlines() if line.startswith("Schedule:")]
-    assert lines == ([] if told is None else [f"Schedule:       {told}"])
+    told = [line[16:] for line in out.splitlines()[1:5]]
+    paused = " (paused)" if made["paused"] else ""
+    assert told[0] == f"{schedule} {timezone}{paused}"
+    assert out.splitlines()[2][:16].strip() == ("Once resumed:" if paused else "Next runs:")
+    for line, run in zip(told[1:], runs, strict=True):
+        _, day, clock, offset, _ = line.split()
+        shown = datetime.fromisoformat(f"{day}T{clock}{offset}")
+        assert line.startswith(f"{run.astimezone(ZoneInfo(timezone)):%a} ")
+        assert line.endswith(f" {timezone}")
+        # An interval begins anew with each deployment.
+        assert timedelta() <= shown - run.replace(microsecond=0) < timedelta(minutes=10)
+
+
+@pytest.mark.server
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--cron", "30 2 * * *", "--timezone", "Europe/Berlin"],
+        ["--interval", "25h", "--timezone", "Europe/Berlin"],
+        ["--rrule", "FREQ=DAILY;BYHOUR=9;BYMINUTE=0;BYSECOND=0", "--timezone", "Asia/Tokyo"],
+    ],
+)
+def test_the_next_runs_are_those_that_the_server_schedules(kept, plan_file, options):
+    name = f"scheduled-{uuid4()}"
+    command = ["deploy", plan_file, "--name", name, "--work-pool", POOL]
+    _, out, _ = kept.cloudops(*command, *options, "--json")
+    told = [datetime.fromisoformat(run) for run in json.loads(out)["next_runs"]]
+
+    def scheduled() -> list[datetime]:
+        runs = kept.runs(f"run-plan/{name}", "SCHEDULED")
+        return sorted(datetime.fromisoformat(run["expected_start_time"]) for run in runs)
+
+    until(lambda: len(scheduled()) >= 3)
+    assert scheduled()[:3] == told
+    assert kept.cloudops(*command)[0] == 0
+
+
+@pytest.mark.server
+def test_a_deployment_without_a_schedule_has_no_next_runs(kept, plan_file):
+    command = ["deploy", plan_file, "--name", "told", "--work-pool", POOL, "--paused"]
+    made = json.loads(kept.cloudops(*command, "--json")[1])
+    assert (made["schedule"], made["next_runs"]) == (None, [])
+    out = kept.cloudops(*command)[1]
+    assert not [line for line in out.splitlines() if line.startswith(("Schedule:", "Next runs:"))]
 
 
 RELATIVE = """
@@ -315,6 +364,10 @@ def test_what_is_not_given_again_is_taken_back(deployed, plan_file):
     [
         (["--cron", "every night"], "cron 'every night'"),
         (["--cron", "0 0 31 2 *"], "there is no such time"),
+        (["--cron", "0 0 3 * * *"], "it has 6 fields, but cron has five"),
+        (["--cron", "@reboot"], "Prefect knows no such name"),
+        (["--rrule", "FREQ=DAILY;COUNT=1"], "there is no such time"),
+        (["--cron", "0 3 * * *", "--timezone", ""], "there is no timezone"),
         (["--interval", "soon"], "interval 'soon'"),
         (["--interval", "0s"], "interval '0s'"),
         (["--rrule", "FREQ=NEVER"], "rrule 'FREQ=NEVER'"),

@@ -112,13 +112,13 @@ def deploy(  # noqa: PLR0913
     work_pool
         The work pool whose workers run it.
     cron
-        When it runs by itself, like '0 3 * * *'.
+        When it runs by itself: five fields, like '0 3 * * *', or a name like @daily.
     interval
         How often it runs by itself, like 30m.
     rrule
         When it runs by itself, like 'FREQ=WEEKLY;BYDAY=MO'.
     timezone
-        The schedule's, like Europe/Berlin; UTC if absent.
+        The schedule's time zone, an IANA name like Europe/Berlin; UTC if absent.
     concurrency_limit
         How many runs may be under way at once.
     paused
