@@ -82,7 +82,7 @@ if TYPE_CHECKING:
         StderrEvent,
         StdoutEvent,
     )
-    from cloudops_prefect.planfile import json_schema, load_plan, load_request
+    from cloudops_prefect.planfile import PlanFile, json_schema, load_plan, load_request
     from cloudops_prefect.tasks import run_aws_cli, run_exec, run_script, run_shell
 
     __version__: str
@@ -130,6 +130,7 @@ __all__ = [
     "run_aws_cli",
     "load_plan",
     "load_request",
+    "PlanFile",
     "json_schema",
     "plan_graph",
     "deploy_plan",
@@ -166,7 +167,7 @@ _NAMES_BY_MODULE = {
     "events": "ConsoleHandler EventHandler FanOutHandler JsonLinesHandler NotificationHandler",
     "flows": "run_command run_plan",
     "graph": "plan_graph",
-    "planfile": "json_schema load_plan load_request",
+    "planfile": "PlanFile json_schema load_plan load_request",
     "tasks": "run_aws_cli run_exec run_script run_shell",
 }
 

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         PlanExecutionResult,
     )
     from cloudops_prefect.plan_run import PlanRun
+    from cloudops_prefect.planfile import PlanFile
     from cloudops_prefect.services import Services
     from cloudops_prefect.sources import Source
 
@@ -116,16 +117,32 @@ class ExecutionEngine:
         return await self._start(Work(request, self._origin()), idempotency_key)
 
     async def execute_plan(
-        self, plan: ExecutionPlan, *, idempotency_key: str | None = None
+        self,
+        plan: ExecutionPlan,
+        *,
+        idempotency_key: str | None = None,
+        file: PlanFile | None = None,
     ) -> UUID:
-        """Starts a plan and returns at once with its execution's id; arguments as `execute`."""
+        """Start a plan and return at once with the execution's id.
+
+        Args:
+            plan: What to run.
+            idempotency_key: A second call with the same key returns the first one's id.
+            file: The file that the plan was read from, if `cloudops resume` is to note that it has
+                changed since: a resume runs the plan as it was started.
+
+        Raises:
+            ValidationError: as `execute`.
+            ExecutionIOError: as `execute`.
+            ExecutionError: as `execute`.
+        """
         require(ExecutionPlan, plan)
         plan.validate(self.config)
         wiring = Wiring.of_plan(plan)
         if self._deployments is None:
             for request, waits_for in zip(plan.commands, wiring.predecessors, strict=True):
                 check_paths(request, later=bool(waits_for))
-        return await self._start(Work(plan, self._origin()), idempotency_key)
+        return await self._start(Work(plan, self._origin(file)), idempotency_key)
 
     async def get_status(self, execution_id: UUID | str) -> ExecutionStatus:
         """Returns where an execution stands."""
@@ -292,8 +309,9 @@ class ExecutionEngine:
         await self._drive(Work(item), flow_run)
         return flow_run_id
 
-    def _origin(self) -> RunOrigin:
-        return RunOrigin.here() if self._deployments is None else RunOrigin()
+    def _origin(self, file: PlanFile | None = None) -> RunOrigin:
+        is_local = self._deployments is None
+        return RunOrigin.here(file) if is_local else RunOrigin.for_workers(file)
 
     async def _start(self, work: Work, idempotency_key: str | None) -> UUID:
         if self._deployments is not None:

@@ -6,8 +6,10 @@ runs the command, not in the file's.
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from cloudops_prefect.errors import InvalidPlanError, ValidationError
 from cloudops_prefect.findings import Findings
@@ -31,7 +33,42 @@ __all__ = [
     "check_request",
     "json_schema",
     "Mistake",
+    "PlanFile",
 ]
+
+
+# Nobody can read a pipe or a terminal a second time.
+_NO_REAL_FILES = (Path("/dev"), Path("/proc"))
+
+
+@dataclass(frozen=True, slots=True)
+class PlanFile:
+    """The file that a plan was read from.
+
+    Attributes:
+        path: Its absolute path.
+        digest: The SHA-256 of its content, in hexadecimal.
+    """
+
+    path: Path
+    digest: str
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Self | None:
+        """Return a file with its present digest, None if there is no regular file to read again."""
+        file = Path(path).expanduser().absolute()
+        if any(file.is_relative_to(directory) for directory in _NO_REAL_FILES):
+            return None
+        try:
+            content = file.read_bytes() if file.is_file() else None
+        except OSError:
+            return None
+        return None if content is None else cls(file, hashlib.sha256(content).hexdigest())
+
+    def has_changed(self) -> bool:
+        """Return whether the file is there with another content."""
+        now = PlanFile.read(self.path)
+        return now is not None and now.digest != self.digest
 
 
 def load_plan(path: str | os.PathLike[str], config: ExecutionConfig | None = None) -> ExecutionPlan:

@@ -5,7 +5,6 @@ A label holds a path as a `file` URI (RFC 8089), which names the host and can ho
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import socket
@@ -16,6 +15,7 @@ from urllib.parse import quote, quote_from_bytes, unquote, unquote_to_bytes
 
 from cloudops_prefect.commands import check_working_dir
 from cloudops_prefect.errors import InvalidWorkingDirError
+from cloudops_prefect.planfile import PlanFile
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun
@@ -24,38 +24,6 @@ DIRECTORY_LABEL = "cloudops-directory"
 PLAN_FILE_LABEL = "cloudops-plan-file"
 PLAN_DIGEST_LABEL = "cloudops-plan-digest"
 _FILE_URI = re.compile(r"file://(?P<host>[^/]*)(?P<path>/.*)")
-# Nobody can read a pipe or a terminal a second time.
-_NO_REAL_FILES = (Path("/dev"), Path("/proc"))
-
-
-@dataclass(frozen=True, slots=True)
-class PlanFile:
-    """The file that a plan was read from.
-
-    Attributes:
-        path: Its absolute path.
-        digest: The SHA-256 of its content, in hexadecimal.
-    """
-
-    path: Path
-    digest: str
-
-    @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> Self | None:
-        """Return a file with its present digest, None if there is no regular file to read again."""
-        file = Path(path).expanduser().absolute()
-        if any(file.is_relative_to(directory) for directory in _NO_REAL_FILES):
-            return None
-        try:
-            content = file.read_bytes() if file.is_file() else None
-        except OSError:
-            return None
-        return None if content is None else cls(file, hashlib.sha256(content).hexdigest())
-
-    def has_changed(self) -> bool:
-        """Return whether the file is there with another content."""
-        now = PlanFile.read(self.path)
-        return now is not None and now.digest != self.digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +33,7 @@ class RunOrigin:
     Attributes:
         directory: Where the commands of a local run run; None if a worker runs it, or if the
             directory is unknown.
-        host: The machine of `directory`.
+        host: The name of the machine; None if it is unknown.
         plan_file: The file that the plan was read from; None if there is none.
     """
 
@@ -75,17 +43,22 @@ class RunOrigin:
 
     @classmethod
     def here(cls, plan_file: PlanFile | None = None) -> Self:
-        """Return the origin of a run that this process starts now."""
+        """Return the origin of a run that this process starts and runs."""
         return cls(current_directory(), socket.gethostname(), plan_file)
+
+    @classmethod
+    def for_workers(cls, plan_file: PlanFile | None) -> Self:
+        """Return the origin of a run that this process starts and a worker runs."""
+        return cls(None, socket.gethostname() if plan_file else None, plan_file)
 
     @classmethod
     def of_run(cls, flow_run: FlowRun) -> Self:
         """Read the origin from the labels of a run."""
         host, directory = _place_in(flow_run, DIRECTORY_LABEL)
-        _, path = _place_in(flow_run, PLAN_FILE_LABEL)
+        file_host, path = _place_in(flow_run, PLAN_FILE_LABEL)
         digest = flow_run.labels.get(PLAN_DIGEST_LABEL)
         plan_file = None if path is None or digest is None else PlanFile(path, str(digest))
-        return cls(directory, host, plan_file)
+        return cls(directory, host or file_host, plan_file)
 
     def labels(self) -> dict[str, str]:
         """Return the labels of a run that has this origin."""
@@ -96,6 +69,16 @@ class RunOrigin:
             labels[PLAN_FILE_LABEL] = _uri_of(self.host, self.plan_file.path)
             labels[PLAN_DIGEST_LABEL] = self.plan_file.digest
         return labels
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this is the machine that the run was started on."""
+        return self.host == socket.gethostname()
+
+    def changed_plan_file(self) -> Path | None:
+        """Return the plan's file if its content on this machine is no longer the run's."""
+        file = self.plan_file
+        return file.path if file is not None and self.is_here and file.has_changed() else None
 
     def check_directory(self) -> None:
         """Refuse to go on with a run whose directory is not here.
@@ -114,8 +97,9 @@ class RunOrigin:
             ) from error
 
     def _elsewhere(self) -> str:
-        is_here = self.host in {None, socket.gethostname()}
-        return "" if is_here else f" on {self.host} (this machine is {socket.gethostname()})"
+        if self.host is None or self.is_here:
+            return ""
+        return f" on {self.host} (this machine is {socket.gethostname()})"
 
 
 def run_directory(flow_run: FlowRun, *, is_driven: bool) -> Path | None:

@@ -10,9 +10,11 @@ from uuid import uuid4
 import anyio
 import pytest
 from engines import gated, shell, until
+from in_process import Cloudops
+from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.states import AwaitingRetry
-from workers import ask
+from workers import ask, create_pool, deploy, deployments
 
 from cloudops_prefect import (
     ExecutionConfig,
@@ -21,14 +23,17 @@ from cloudops_prefect import (
     ExecutionRequest,
     ExecutionStatus,
     InvalidWorkingDirError,
+    PlanFile,
     ScriptCommand,
     compile_plan,
+    load_plan,
     run_command,
 )
-from cloudops_prefect.run_origin import DIRECTORY_LABEL, PlanFile, RunOrigin
+from cloudops_prefect.run_origin import DIRECTORY_LABEL, PLAN_FILE_LABEL, RunOrigin
 
 pytestmark = pytest.mark.anyio
 
+POOL = "run-origin"
 NEEDS_APPROVAL = "pwd; test -e approved"
 
 
@@ -42,6 +47,11 @@ def script(path: str, **fields) -> ExecutionRequest:
 
 def set_labels(api: str, execution_id, labels: dict[str, str]) -> None:
     ask("PATCH", f"{api}/flow_runs/{execution_id}/labels", labels)
+
+
+async def read_flow_run(execution_id) -> FlowRun:
+    async with get_client() as client:
+        return await client.read_flow_run(execution_id)
 
 
 def set_state(api: str, execution_id, state) -> None:
@@ -282,3 +292,74 @@ async def test_nothing_starts_in_a_directory_that_was_removed(api, config, tmp_p
                 await engine.execute_plan(ExecutionPlan(commands=[elsewhere, request]))
         result = await engine.wait(await engine.execute(elsewhere))
     assert (result.status, result.stdout) == (ExecutionStatus.COMPLETED, f"{tmp_path}\n")
+
+
+@pytest.fixture
+def cloudops(prefect_api, tmp_path) -> Cloudops:
+    return Cloudops(prefect_api, tmp_path / "logs")
+
+
+@pytest.mark.server
+class TestResumeSays:
+    PLAN = "commands:\n  - run: pwd; {}\n"
+
+    @pytest.fixture
+    def failed(self, cloudops, places) -> str:
+        """A run of `my plan.yaml` in the first directory."""
+        (places.first / "my plan.yaml").write_text(self.PLAN.format("false"))
+        return cloudops.json("run", "my plan.yaml")["execution_id"]
+
+    def test_that_the_plan_is_as_it_was_started_and_where(self, cloudops, places, failed):
+        again = cloudops("resume", failed)
+        assert f"note: the plan runs as it was started, in {places.first}\n" in again.stderr
+        assert "has changed" not in again.stderr
+        assert "note:" not in cloudops("resume", "--quiet", failed).stderr
+
+    def test_that_the_file_has_changed_and_how_to_run_it(self, cloudops, places, failed):
+        file = places.first / "my plan.yaml"
+        file.write_text(self.PLAN.format("true"))
+        changed = f"note: {file} has changed since; to run it as it is now: "
+        again = cloudops("resume", failed)
+        assert again.returncode == 1
+        assert f"{changed}cloudops run '{file}'\n" in again.stderr
+        places.go(places.second)
+        again = cloudops("resume", "--quiet", failed)
+        assert again.returncode == 1
+        assert f"{changed}cd {places.first} && cloudops run '{file}'\n" in again.stderr
+
+    def test_nothing_of_a_file_of_another_machine(self, cloudops, places, failed, api):
+        (places.first / "my plan.yaml").write_text(self.PLAN.format("true"))
+        # The names of machines are all that tells them apart.
+        for label in (DIRECTORY_LABEL, PLAN_FILE_LABEL):
+            path = places.first if label == DIRECTORY_LABEL else places.first / "my%20plan.yaml"
+            set_labels(api, failed, {label: f"file://build-1{path}"})
+        assert "has changed" not in cloudops("resume", failed).stderr
+
+    def test_that_a_command_is_as_it_was_started(self, cloudops, places):
+        failed = cloudops.json("shell", "false")["execution_id"]
+        again = cloudops("resume", failed)
+        assert f"note: the command runs as it was started, in {places.first}\n" in again.stderr
+
+    def test_nothing_where_it_is_refused(self, cloudops, failed, places):
+        (places.first / "my plan.yaml").unlink()
+        places.go(places.second)
+        places.first.rmdir()
+        refused = cloudops("resume", failed)
+        assert refused.returncode == 2
+        assert "note:" not in refused.stderr
+
+
+@pytest.mark.server
+async def test_a_plans_file_is_kept_on_either_route(api, config, places):
+    create_pool(api, POOL)
+    await deploy(POOL)
+    (places.first / "plan.yaml").write_text(TestResumeSays.PLAN.format("true"))
+    plan, file = load_plan("plan.yaml"), PlanFile.read("plan.yaml")
+    for route in (None, deployments(POOL)):
+        async with ExecutionEngine(config, deployments=route) as engine:
+            execution_id = await engine.execute_plan(plan, file=file)
+            flow_run = await read_flow_run(execution_id)
+            await engine.cancel(execution_id)
+        origin = RunOrigin.of_run(flow_run)
+        assert (origin.plan_file, origin.is_here) == (file, True)
+        assert origin.directory == (None if route else places.first)

@@ -1,16 +1,23 @@
 """What is said of a plan though it may run: where it will not do what its file seems to say."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from cloudops_prefect.cli import printing
+from cloudops_prefect.cli.plain_text import printable
 from cloudops_prefect.models import ExecCommand, ParallelStrategy, ScriptCommand
+from cloudops_prefect.parameters import has_plan
+from cloudops_prefect.run_origin import RunOrigin, current_directory
 from cloudops_prefect.shown import redactor_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from cloudops_prefect.config import ExecutionConfig
+    from cloudops_prefect.history import Execution
     from cloudops_prefect.models import ExecutionPlan, ExecutionRequest
 
 _SHOWN_PATHS = 20
@@ -27,6 +34,35 @@ class RelativePath:
 def say(note: str) -> None:
     """Prints a note beside what is printed."""
     printing.error_line(f"note: {note}")
+
+
+def say_what_is_resumed(execution: "Execution", *, quiet: bool) -> None:
+    """Say where a resumed run continues, and that the plan's file has changed if it has.
+
+    Args:
+        execution: The run as it was before the resume.
+        quiet: Whether only the change is said.
+    """
+    origin = RunOrigin.of_run(execution.flow_run)
+    if not quiet:
+        what = "plan" if has_plan(execution.flow_run) else "command"
+        where = f", in {shown_path(origin.directory)}" if origin.directory else ""
+        say(f"the {what} runs as it was started{where}")
+    if changed := origin.changed_plan_file():
+        again = _run_command(changed, origin.directory)
+        say(f"{shown_path(changed)} has changed since; to run it as it is now: {again}")
+
+
+def _run_command(plan_file: Path, directory: Path | None) -> str:
+    run = f"cloudops run {quote(shown_path(plan_file))}"
+    if directory is None or directory == current_directory():
+        return run
+    return f"cd {quote(shown_path(directory))} && {run}"
+
+
+def shown_path(path: Path) -> str:
+    """Return a path as text that can be printed."""
+    return printable(os.fsencode(path).decode(errors="replace"))
 
 
 def concurrency(plan: "ExecutionPlan", config: "ExecutionConfig") -> str | None:

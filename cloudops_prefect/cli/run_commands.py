@@ -40,10 +40,14 @@ def run(
 
         dry.dry_run(loaded, json=options.json)
         return exit_codes.COMPLETED
+    from cloudops_prefect.planfile import PlanFile
+
+    # Before a server is started, which takes a while: the file may change meanwhile.
+    file = PlanFile.read(plan)
     connect()
     from cloudops_prefect.cli.running import run_plan
 
-    return run_async(run_plan(loaded, options))
+    return run_async(run_plan(loaded, options, file))
 
 
 @app.command(name="exec")
@@ -115,8 +119,10 @@ def aws(
 def resume(id_: Id, /, *, options: ShownOptions = _AS_FITS) -> int:
     """Run what has not completed of an execution that has ended.
 
-    A local run continues in the directory that it was started in, a worker's run in a new temporary
-    one. The environment is not kept: set the variables that the commands need again.
+    The plan is the one that was started, even if its file has changed since: to run the file as it
+    is now, use `cloudops run`. A local run continues in the directory that it was started in, a
+    worker's run in a new temporary one. The environment is not kept: set the variables that the
+    commands need again.
     """
     identifier = id_text(id_)
     connect()

@@ -13,14 +13,23 @@ from cloudops_prefect.engine import ExecutionEngine
 
 if TYPE_CHECKING:
     from cloudops_prefect.models import ExecutionPlan, ExecutionRequest
+    from cloudops_prefect.planfile import PlanFile
 
 
-async def run_plan(plan: "ExecutionPlan", options: ShownOptions) -> int:
-    """Runs a plan to its end; returns the exit code."""
+async def run_plan(
+    plan: "ExecutionPlan", options: ShownOptions, file: "PlanFile | None" = None
+) -> int:
+    """Run a plan to its end and return the exit code.
+
+    Args:
+        plan: What to run.
+        options: How it is shown.
+        file: The file that the plan was read from.
+    """
     note = notes.concurrency(plan, ExecutionConfig.load())
     if note and not options.quiet:
         notes.say(note)
-    return await _run(Showing(plan, options), lambda engine: engine.execute_plan(plan))
+    return await _run(Showing(plan, options), lambda engine: engine.execute_plan(plan, file=file))
 
 
 async def run_command(request: "ExecutionRequest", *, json: bool, quiet: bool) -> int:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from cloudops_prefect.cli import notes
 from cloudops_prefect.cli.api import resolve
 from cloudops_prefect.cli.following import Interruption, follow, impatient, interruptible
 from cloudops_prefect.cli.run_facts import execution_of, facts_of_run, item_of
@@ -40,6 +41,7 @@ async def resume(id_text: str, options: "ShownOptions") -> int:
     with impatient(), interruptible() as interruption:
         async with ExecutionEngine(ExecutionConfig.load()) as engine:
             again = await engine.resume(execution.id)
+            notes.say_what_is_resumed(execution, quiet=options.quiet)
             async with _informed(showing.view, again):
                 result = await follow(engine, again, showing.view.show, interruption)
     return showing.end(result, interruption.signal_number)
