@@ -23,6 +23,7 @@ class ScriptCommand(FrozenModel):
 
     type: Literal["script"] = "script"
     path: Path = Field(description="The script; a relative path starts where the command runs")
+    args: list[str] = Field(default_factory=list[str], description="What the script is given")
     interpreter: str | None = Field(
         default=None, description="Program that runs the script, in place of what its shebang says"
     )
@@ -42,12 +43,13 @@ class ScriptCommand(FrozenModel):
         if self.path == Path():
             yield MissingFieldError("path")
         yield from shapes.path_errors("path", self.path)
+        yield from shapes.args_errors(self.args)
         yield from shapes.optional_errors("interpreter", self.interpreter)
 
     @property
     def display_line(self) -> str:
-        """The script's name without its directory."""
-        return self.path.name or str(self.path)
+        """The script's name without its directory, and its arguments as a shell needs them."""
+        return " ".join([self.path.name or str(self.path), *map(shlex.quote, self.args)])
 
 
 class ExecCommand(FrozenModel):

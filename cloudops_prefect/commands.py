@@ -19,7 +19,7 @@ from cloudops_prefect.errors import (
 from cloudops_prefect.models import AwsCliCommand, ExecCommand, ScriptCommand, ShellCommand
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from cloudops_prefect.models import Command
 
@@ -176,13 +176,25 @@ def _script_argv(command: ScriptCommand, working_dir: Path | None) -> tuple[str,
     # Absolute: a name that begins with a dash would be an option to the interpreter, and bash looks
     # for one without a slash in PATH.
     path = ((working_dir or Path()) / command.path).absolute()
-    first_line = _first_line(path)
+    try:
+        first_line = _first_line(path)
+    except ScriptNotFoundError as error:
+        raise ScriptNotFoundError(path, _hint_for_absent(path, command.args)) from error
     if command.interpreter is not None:
         interpreter = _split_interpreter(command.interpreter, working_dir or Path())
     else:
         by_extension = _INTERPRETERS.get(path.suffix.lower(), _DEFAULT_INTERPRETER)
         interpreter = _shebang(first_line) or by_extension
-    return (*interpreter, str(path))
+    return (*interpreter, str(path), *command.args)
+
+
+def _hint_for_absent(path: Path, args: Sequence[str]) -> str | None:
+    """Return what to write if a path was split at its spaces, or is a line of a shell."""
+    for count in range(1, len(args) + 1):
+        whole = Path(" ".join([str(path), *args[:count]]))
+        if whole.is_file():
+            return f'there is {whole}: write spaces in a list, like `script: ["{whole.name}"]`'
+    return "a line of a shell goes below `run: |`" if " " in path.name else None
 
 
 def _first_line(path: Path) -> bytes:

@@ -78,8 +78,8 @@ class ScriptNotFoundError(ValidationError):
 
     _first_words = "Script file not found"
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        super().__init__(os.fspath(path), "path")
+    def __init__(self, path: str | os.PathLike[str], hint: str | None = None) -> None:
+        super().__init__("; ".join(filter(None, (os.fspath(path), hint))), "path")
         self.path = os.fspath(path)
 
 

@@ -19,7 +19,14 @@ _LITERAL_ITEMS = {"env": "additionalProperties", "tags": "additionalProperties",
 _SHORT_FIELDS: dict[str, _Schema] = {
     "run": {**_LITERAL, "description": "A shell command, like `make test`"},
     "shell": {"type": "string", "description": "The shell of `run`; bash if absent"},
-    "script": {"type": "string", "description": "A script file"},
+    "script": {
+        "anyOf": [_WORDS, {"type": "string"}],
+        "description": "A script file and its arguments, as a list or as they are typed",
+    },
+    "args": {
+        "anyOf": [{"type": "array", "items": _LITERAL}, _LITERAL],
+        "description": "More arguments of the `script`, as a list or as they are typed",
+    },
     "interpreter": {"type": "string", "description": "What runs the `script`"},
     "exec": {
         "anyOf": [_WORDS, {"type": "string"}],
@@ -51,6 +58,8 @@ def json_schema(kind: Literal["plan", "request"] = "plan") -> _Schema:
     model = ExecutionPlan if kind == "plan" else ExecutionRequest
     schema = model.model_json_schema()
     definitions: dict[str, _Schema] = schema["$defs"]
+    for definition in (schema, *definitions.values()):
+        _allow_literals(definition.get("properties", {}))
     if kind == "plan":
         _shorten_request(definitions["ExecutionRequest"], in_plan=True)
         _shorten_strategy(schema["properties"])
@@ -58,9 +67,7 @@ def json_schema(kind: Literal["plan", "request"] = "plan") -> _Schema:
     else:
         _shorten_request(schema, in_plan=False)
     for definition in (schema, *definitions.values()):
-        properties: dict[str, _Schema] = definition.get("properties", {})
-        _allow_literals(properties)
-        _allow_null(properties, definition.get("required", []))
+        _allow_null(definition.get("properties", {}), definition.get("required", []))
     schema["properties"]["$schema"] = {"type": "string"}
     return {"$schema": _DRAFT, **schema}
 

@@ -26,12 +26,17 @@ Fields = dict[str, object]
 
 REQUEST_FIELDS = tuple(ExecutionRequest.model_fields)
 FORMS = ("run", "script", "exec", "aws")
-REFINEMENTS = {"shell": "run", "interpreter": "script", "profile": "aws", "region": "aws"}
+REFINEMENTS = {
+    "shell": "run",
+    "args": "script",
+    "interpreter": "script",
+    "profile": "aws",
+    "region": "aws",
+}
 KNOWN_FIELDS = (*FORMS, *REQUEST_FIELDS, *REFINEMENTS, "timeout", "needs")
 
 _NAMES_ELSEWHERE = {
     "after": "needs",
-    "args": "exec",
     "argv": "exec",
     "bash": "run",
     "cmd": "run",
@@ -169,8 +174,15 @@ def _expand_form(form: str, entry: Fields, expansion: Expansion, findings: Findi
     for name in refinements:
         expansion.moved("command", name, to=name)
     command = _FORM_READERS[form](value, path, findings)
+    if "args" in refinements:
+        more = _read_args(refinements.pop("args"), (*expansion.path, "args"), findings)
+        command = None if command is None or more is None else _with_args(command, more)
     if command is not None:
         expansion.fields["command"] = {**command, **refinements}
+
+
+def _with_args(command: Fields, more: list[str]) -> Fields:
+    return {**command, "args": [*cast("list[str]", command["args"]), *more]}
 
 
 def _read_run(value: object, path: FieldPath, findings: Findings) -> Fields | None:
@@ -179,8 +191,17 @@ def _read_run(value: object, path: FieldPath, findings: Findings) -> Fields | No
 
 
 def _read_script(value: object, path: FieldPath, findings: Findings) -> Fields | None:
-    text = _text(value, path, findings, of_list="it names a file; write lines below `run: |`")
-    return None if text is None else {"type": "script", "path": text}
+    if isinstance(value, str) and "\n" in value.strip():
+        hint = "lines of a shell go below `run: |`"
+        findings.add(path, "must be a script file and its arguments, not several lines", hint)
+        return None
+    words = _words(value, path, findings)
+    return None if words is None else {"type": "script", "path": words[0], "args": words[1:]}
+
+
+def _read_args(value: object, path: FieldPath, findings: Findings) -> list[str] | None:
+    is_blank = isinstance(value, str) and not value.strip()
+    return [] if is_blank else _split_or_listed(value, path, findings)
 
 
 def _read_exec(value: object, path: FieldPath, findings: Findings) -> Fields | None:
@@ -223,15 +244,19 @@ def _text(
 
 
 def _words(value: object, path: FieldPath, findings: Findings) -> list[str] | None:
-    if isinstance(value, list):
-        words = _listed_words(cast("list[object]", value), path, findings)
-    else:
-        text = _text(value, path, findings)
-        words = None if text is None else _split_words(text, path, findings)
+    words = _split_or_listed(value, path, findings)
     if words is not None and not (words and words[0]):
         findings.add_missing(path)
         return None
     return words
+
+
+def _split_or_listed(value: object, path: FieldPath, findings: Findings) -> list[str] | None:
+    """Return the words of a list, or those into which a shell splits a text."""
+    if isinstance(value, list):
+        return _listed_words(cast("list[object]", value), path, findings)
+    text = _text(value, path, findings)
+    return None if text is None else _split_words(text, path, findings)
 
 
 def _listed_words(items: list[object], path: FieldPath, findings: Findings) -> list[str] | None:
@@ -255,7 +280,9 @@ def _check_refinements(
 ) -> None:
     for name, form in REFINEMENTS.items():
         if name in entry and forms and form not in forms:
-            findings.add((*path, name), f"goes with `{form}`, not with `{forms[0]}`", of_name=True)
+            message = f"goes with `{form}`, not with `{forms[0]}`"
+            hint = f"write them in `{forms[0]}`" if name == "args" else None
+            findings.add((*path, name), message, hint, of_name=True)
 
 
 def _expand_timeout(entry: Fields, expansion: Expansion, findings: Findings) -> None:

@@ -20,7 +20,12 @@ from cloudops_prefect.models import (
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
 words = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)
 commands = st.one_of(
-    st.builds(ScriptCommand, path=words.map(Path), interpreter=st.none() | texts),
+    st.builds(
+        ScriptCommand,
+        path=words.map(Path),
+        args=st.lists(texts, max_size=3),
+        interpreter=st.none() | texts,
+    ),
     st.builds(ExecCommand, program=texts, args=st.lists(texts, max_size=3)),
     st.builds(ShellCommand, command=texts, shell=texts),
     st.builds(

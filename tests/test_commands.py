@@ -141,6 +141,28 @@ class TestScript:
         done = subprocess.run(invocation(ScriptCommand(path=path), {}).argv, check=False)
         assert done.returncode == 1
 
+    def test_it_gets_its_arguments_as_they_are(self, tmp_path):
+        path = script(tmp_path, "a.sh", 'printf "[%s]" "$@"')
+        command = ScriptCommand(path=path, args=["--flag", "a b", "$HOME", "", "*"])
+        argv = invocation(command, {}).argv
+        done = subprocess.run(argv, capture_output=True, text=True, check=True)
+        assert done.stdout == "[--flag][a b][$HOME][][*]"
+
+    def test_a_path_that_was_split_at_its_spaces_is_found_for_the_hint(self, tmp_path):
+        whole = script(tmp_path, "a b c.sh")
+        command = ScriptCommand(path=tmp_path / "a", args=["b", "c.sh", "--flag"])
+        with pytest.raises(ScriptNotFoundError) as refusal:
+            invocation(command, {})
+        assert str(refusal.value) == (
+            f"Script file not found: {tmp_path / 'a'}; there is {whole}: "
+            'write spaces in a list, like `script: ["a b c.sh"]`'
+        )
+        assert refusal.value.path == str(tmp_path / "a")
+
+    def test_a_line_of_a_shell_is_no_script(self, tmp_path):
+        with pytest.raises(ScriptNotFoundError, match=r"; a line of a shell goes below `run: \|`$"):
+            invocation(ScriptCommand(path=tmp_path / "make test"), {})
+
 
 def aws(request_env=None, **fields):
     return invocation(AwsCliCommand(service="s3", operation="ls", **fields), request_env or {})

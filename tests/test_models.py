@@ -332,6 +332,7 @@ class TestRequests:
             ({"name": " two\nlines "}, "two lines"),
             ({"name": ""}, "true"),
             ({"command": ScriptCommand(path="/a/deploy.sh")}, "deploy.sh"),
+            ({"command": ScriptCommand(path="/a/b.sh", args=["-n", "x y"])}, "b.sh -n 'x y'"),
             ({"command": ExecCommand(program="python3", args=["-m", "x y"])}, "python3 -m 'x y'"),
             ({"command": ExecCommand(program="echo", args=["a\nb"])}, "echo 'a b'"),
             ({"command": ShellCommand(command="\n  set -e\nmake\n")}, "set -e"),

@@ -128,6 +128,23 @@ class TestShortForms:
             ("run: true", ShellCommand(command="true")),
             ("run: |\n  set -e\n  make\n", ShellCommand(command="set -e\nmake\n")),
             ("script: 2024-01-01", ScriptCommand(path="2024-01-01")),
+            ("script: ./x.py --flag", ScriptCommand(path="x.py", args=["--flag"])),
+            ("script: \"'my x.py' 'a b'\"", ScriptCommand(path="my x.py", args=["a b"])),
+            ("script: my\\ x.py", ScriptCommand(path="my x.py")),
+            ("script: [my x.py, -n, 010]", ScriptCommand(path="my x.py", args=["-n", "010"])),
+            (
+                "script: x.py -v\nargs: -n 'a b'",
+                ScriptCommand(path="x.py", args=["-v", "-n", "a b"]),
+            ),
+            ("script: x.py\nargs: [-n, 1.50]", ScriptCommand(path="x.py", args=["-n", "1.50"])),
+            ("script: x.py\nargs: 5", ScriptCommand(path="x.py", args=["5"])),
+            ("script: x.py\nargs: ''", ScriptCommand(path="x.py")),
+            ("script: x.py\nargs: []", ScriptCommand(path="x.py")),
+            ("script: >\n  x.py\n  --flag\n", ScriptCommand(path="x.py", args=["--flag"])),
+            (
+                "command: {type: script, path: my x.py, args: [-n, 1], interpreter: python3}",
+                ScriptCommand(path="my x.py", args=["-n", "1"], interpreter="python3"),
+            ),
             ("exec: ls -l 'a b'", ExecCommand(program="ls", args=["-l", "a b"])),
             ("exec: [sleep, 1.50, no]", ExecCommand(program="sleep", args=["1.50", "no"])),
             ("exec: [echo, '']", ExecCommand(program="echo", args=[""])),
@@ -427,10 +444,32 @@ class TestMistakes:
                 "p.yaml:1:18: commands[0].run: must be a text, not an object",
             ),
             (
-                "commands: [{script: [make]}]",
+                "commands: [{script: [make, {a: b}]}]",
+                "p.yaml:1:28: commands[0].script[1]: must be a text, not an object",
+            ),
+            (
+                "commands:\n- script: |\n    make\n    make test\n",
                 (
-                    "p.yaml:1:21: commands[0].script: must be a text, not a list; "
-                    "it names a file; write lines below `run: |`"
+                    "p.yaml:2:11: commands[0].script: must be a script file and its arguments, "
+                    "not several lines; lines of a shell go below `run: |`"
+                ),
+            ),
+            (
+                "commands: [{script: './a \"b'}]",
+                (
+                    "p.yaml:1:21: commands[0].script: can't be split into words: "
+                    'no closing quotation in `./a "b`'
+                ),
+            ),
+            (
+                "commands: [{script: a, args: {b: c}}]",
+                "p.yaml:1:30: commands[0].args: must be a text, not an object",
+            ),
+            (
+                "commands: [{exec: [a], args: [b]}]",
+                (
+                    "p.yaml:1:24: commands[0].args: goes with `script`, not with `exec`; "
+                    "write them in `exec`"
                 ),
             ),
             (
@@ -734,6 +773,10 @@ class TestMistakes:
             (
                 '{command: {type: exec, program: a, args: [b, "\\0"]}}',
                 "p.yaml:1:57: commands[0].command.args[1]: contains a NUL byte",
+            ),
+            (
+                '{script: a, args: [b, "\\0"]}',
+                "p.yaml:1:30: commands[0].args: args[1] contains a NUL byte",
             ),
             (
                 "{aws: --debug s3 ls}",
@@ -1215,6 +1258,7 @@ class TestSchema:
             "commands: [{run: a}]",
             "{strategy: parallel, commands: [{aws: s3 ls, timeout: 5}], x-y: {}}",
             '{"$schema": "x", "commands": [{"command": {"type": "exec", "program": "a"}}]}',
+            "commands: [{script: a -n 5}, {script: [a, -n, 5], args: [6]}, {script: a, args: -n}]",
             (
                 "{strategy: {type: dependency_graph, dependencies: {'1': [0]}},"
                 " commands: [{run: a}, {exec: [b, 5], needs: 0, timeout: {secs: 1}}]}"

@@ -108,7 +108,7 @@ def _invocation(request: "ExecutionRequest") -> tuple[Invocation, str | None]:
     except ScriptNotFoundError as error:
         # Only what an earlier command may still make gets here.
         assert isinstance(request.command, ScriptCommand)  # noqa: S101
-        return Invocation((error.path,)), "the script is not there yet"
+        return Invocation((error.path, *request.command.args)), "the script is not there yet"
 
 
 def _missing_directory(request: "ExecutionRequest") -> str | None:
