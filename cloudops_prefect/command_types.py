@@ -103,6 +103,7 @@ class ShellCommand(FrozenModel):
         """Yield everything for which `validate` would refuse the command."""
         yield from shapes.required_errors("command", self.command)
         yield from shapes.shell_errors(self.shell)
+        yield from shapes.shell_text_errors(self.command, self.shell)
 
     @property
     def display_line(self) -> str:
@@ -135,7 +136,7 @@ class AwsCliCommand(FrozenModel):
         """Yield everything for which `validate` would refuse the command."""
         yield from shapes.word_errors("service", self.service)
         yield from shapes.word_errors("operation", self.operation)
-        yield from shapes.args_errors(self.args)
+        yield from shapes.args_errors(self.args, "write it to a file and pass `file://PATH`")
         yield from shapes.optional_errors("profile", self.profile)
         yield from shapes.optional_errors("region", self.region)
 

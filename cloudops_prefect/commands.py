@@ -6,10 +6,12 @@ import os
 import shlex
 import shutil
 import sys
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cloudops_prefect.argument_limits import size_complaint
 from cloudops_prefect.errors import (
     InvalidCommandError,
     InvalidWorkingDirError,
@@ -17,9 +19,10 @@ from cloudops_prefect.errors import (
     SpawnFailedError,
 )
 from cloudops_prefect.models import AwsCliCommand, ExecCommand, ScriptCommand, ShellCommand
+from cloudops_prefect.shell_text import HAS_MEMORY_FILES, can_be_long, text_in_memory
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Generator, Mapping, Sequence
 
     from cloudops_prefect.models import Command
 
@@ -67,10 +70,12 @@ class Invocation:
         argv: The program, by name or path, and its arguments.
         env: What the kind of command has to say about the environment. What the request says of
             the same things has been taken into account, so that this goes over the request's.
+        has_shell_text: Whether the last argument is text that the program, a shell, is to run.
     """
 
     argv: tuple[str, ...]
     env: dict[str, str] = field(default_factory=dict[str, str])
+    has_shell_text: bool = False
 
 
 def invocation(
@@ -95,7 +100,7 @@ def invocation(
         case ExecCommand():
             return Invocation((command.program, *command.args))
         case ShellCommand():
-            return Invocation((command.shell, "-c", command.command))
+            return Invocation((command.shell, "-c", command.command), has_shell_text=True)
         case AwsCliCommand():
             return _aws(command, request_env)
 
@@ -121,6 +126,45 @@ def complete_env(
     for name in _DIRECTORY_VARIABLES:
         env.pop(name, None)
     return {**env, **_pwd(working_dir or Path()), **request_env, **call.env}
+
+
+@contextmanager
+def passable_argv(call: Invocation, env: Mapping[str, str]) -> Generator[tuple[str, ...]]:
+    """Give the arguments to start a program with; a shell may get its text in another way.
+
+    They are valid as long as the context is open.
+
+    Args:
+        call: What to start.
+        env: The whole environment of the command.
+
+    Raises:
+        InvalidCommandError: The system can't pass arguments or environment; it says the limit.
+        SpawnFailedError: There is no room for the shell's text.
+    """
+    check_size(call, env)
+    if size_complaint(call.argv, env) is None:
+        yield call.argv
+        return
+    shell, *options, text = call.argv
+    with ExitStack() as files:
+        try:
+            loader = files.enter_context(text_in_memory(shell, text))
+        except OSError as error:
+            raise SpawnFailedError(f"shell text of {len(text)} characters: {error}") from error
+        yield (shell, *options, loader)
+
+
+def check_size(call: Invocation, env: Mapping[str, str]) -> None:
+    """Refuse arguments and variables that this machine can't pass to a program.
+
+    Raises:
+        InvalidCommandError: It says what is too long, and the limit.
+    """
+    can_be_short = call.has_shell_text and can_be_long(call.argv[0]) and HAS_MEMORY_FILES
+    argv = call.argv[:-1] if can_be_short else call.argv
+    if (complaint := size_complaint(argv, env)) is not None:
+        raise InvalidCommandError(complaint)
 
 
 def _pwd(directory: Path) -> dict[str, str]:

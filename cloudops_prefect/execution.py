@@ -8,7 +8,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cloudops_prefect.commands import check_working_dir, complete_env, invocation
+from cloudops_prefect.commands import (
+    check_size,
+    check_working_dir,
+    complete_env,
+    invocation,
+    passable_argv,
+)
 from cloudops_prefect.errors import (
     CommandFailedError,
     ExecutionCancelledError,
@@ -34,6 +40,8 @@ if TYPE_CHECKING:
     from cloudops_prefect.redaction import Redactor
 
 NOT_STARTED = -1
+# The least that any Linux passes in all is twice as much. To add up the environment takes time.
+_LITTLE = 65_536
 CANNOT_START = (SpawnFailedError, ValidationError, ExecutionIOError)
 
 
@@ -150,16 +158,18 @@ class CommandExecution:
             check_working_dir(working_dir)
         env = {**self.env, **request.env}
         call = invocation(request.command, env, working_dir=working_dir)
-        return await run_process(
-            call.argv,
-            env=complete_env(call, env, working_dir),
-            cwd=working_dir,
-            on_output=log.write,
-            stop=self.stop,
-            timeout=self._timeout_ms / 1000,
-            grace_period=self.config.grace_period_ms / 1000,
-            on_started=self._on_started,
-        )
+        whole_env = complete_env(call, env, working_dir)
+        with passable_argv(call, whole_env) as argv:
+            return await run_process(
+                argv,
+                env=whole_env,
+                cwd=working_dir,
+                on_output=log.write,
+                stop=self.stop,
+                timeout=self._timeout_ms / 1000,
+                grace_period=self.config.grace_period_ms / 1000,
+                on_started=self._on_started,
+            )
 
     def _placed(self, path: Path | None) -> Path | None:
         return path if path is None or self.directory is None else self.directory / path
@@ -255,8 +265,12 @@ def check_paths(request: ExecutionRequest, *, later: bool = False) -> None:
         check_working_dir(working_dir)
     if isinstance(request.command, ScriptCommand):
         directory = (working_dir or Path()) / request.command.path.parent
-        if not later or _is_there(directory):
-            invocation(request.command, request.env, working_dir)
+        if later and not _is_there(directory):
+            return
+        invocation(request.command, request.env, working_dir)
+    if request.argument_bytes > _LITTLE:
+        call = invocation(request.command, request.env, working_dir)
+        check_size(call, complete_env(call, request.env, working_dir))
 
 
 def _check_current_directory() -> None:

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 from pydantic import BeforeValidator, Field
 
-from cloudops_prefect import shapes
+from cloudops_prefect import argument_limits, shapes
 from cloudops_prefect.command_types import (
     AwsCliCommand,
     Command,
@@ -39,7 +39,7 @@ from cloudops_prefect.result_types import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from pydantic.config import JsonDict
 
@@ -156,11 +156,22 @@ class ExecutionRequest(FrozenModel):
         yield from self.command.shape_errors()
         yield from shapes.text_errors("name", self.name or "")
         yield from shapes.env_errors(self.env)
+        yield from shapes.total_size_errors(self._args, self.env)
         yield from shapes.env_from_errors(self.env_from)
         for error in shapes.path_errors("working_dir", self.working_dir or Path()):
             yield InvalidWorkingDirError(error.detail)
         yield from shapes.timeout_errors(self.timeout_ms)
         yield from shapes.path_errors("output_log_path", self.output_log_path or Path())
+
+    @property
+    def argument_bytes(self) -> int:
+        """How many bytes its arguments and variables take in a program's memory."""
+        return argument_limits.total_size(self._args, self.env)
+
+    @property
+    def _args(self) -> Sequence[str]:
+        # Shell text need not be an argument.
+        return getattr(self.command, "args", ())
 
     def effective_timeout_ms(self, config: ExecutionConfig) -> int:
         """Return the timeout in milliseconds: the request's own or the configuration's default."""

@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
+from cloudops_prefect import argument_limits
 from cloudops_prefect.errors import InvalidCommandError, MissingFieldError, ValidationError
+from cloudops_prefect.shell_text import can_be_long
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+_NAME_A_FILE = "put it into a file and pass its name"
 _SHELLS_OF_OTHER_NAMES = frozenset({"nu", "elvish"})
 
 
@@ -51,10 +54,39 @@ def optional_errors(field: str, value: str | None) -> Iterator[ValidationError]:
     yield from text_errors(field, value)
 
 
-def args_errors(args: Iterable[str]) -> Iterator[ValidationError]:
-    """Refuse arguments that no program can be given; an empty one is fine."""
+def args_errors(args: Iterable[str], way_out: str = _NAME_A_FILE) -> Iterator[ValidationError]:
+    """Refuse arguments that no program can be given; an empty one is fine.
+
+    Args:
+        args: The arguments.
+        way_out: What to do about one that is too long.
+    """
     for index, argument in enumerate(args):
-        yield from text_errors(f"args[{index}]", argument)
+        field = f"args[{index}]"
+        yield from text_errors(field, argument)
+        yield from _length_errors(field, argument_limits.size_of(argument), way_out)
+
+
+def _length_errors(field: str, size: int, way_out: str) -> Iterator[ValidationError]:
+    if size > argument_limits.MAX_STRING_BYTES:
+        yield InvalidCommandError(argument_limits.too_long(field, size, way_out), field)
+
+
+def shell_text_errors(text: str, shell: str) -> Iterator[ValidationError]:
+    """Refuse text that is too long for an argument of a shell that can't read it otherwise."""
+    size = argument_limits.size_of(text)
+    if not can_be_long(shell):
+        yield from _length_errors("command", size, f"`{shell}` can read it from a script file")
+
+
+def total_size_errors(args: Sequence[str], env: Mapping[str, str]) -> Iterator[ValidationError]:
+    """Refuse arguments and variables that are too much together, although none is by itself."""
+    of_args = argument_limits.total_size(args, {})
+    of_env = argument_limits.total_size((), env)
+    maximum = argument_limits.USUAL_TOTAL_BYTES
+    if of_args + of_env > maximum:
+        complaint = argument_limits.too_much(of_args + of_env, maximum)
+        yield InvalidCommandError(complaint, "command.args" if of_args > of_env else "env")
 
 
 def word_errors(field: str, value: str) -> Iterator[ValidationError]:
@@ -94,6 +126,8 @@ def env_errors(env: Mapping[str, str]) -> Iterator[ValidationError]:
         elif "\0" in name:
             yield InvalidCommandError(f"env name {name!r} contains a NUL byte", "env")
         yield from text_errors(f"env[{name}]", value)
+        size = argument_limits.variable_size(name, value)
+        yield from _length_errors(f"env[{name}]", size, _NAME_A_FILE)
 
 
 def env_from_errors(names: Iterable[str]) -> Iterator[ValidationError]:

@@ -282,6 +282,19 @@ def test_a_command_that_takes_too_long_is_124_as_with_timeout(cloudops):
     assert cloudops.look("shell", "--timeout", "1s", "sleep 60").returncode == 124
 
 
+def test_a_long_text_runs_and_a_long_variable_is_refused_before_it(cloudops, tmp_path):
+    commands = [shell(f": {'x' * 162_000}\necho done")]
+    plan = write_plan(tmp_path / "long.json", *commands)
+    done = cloudops("run", plan)
+    assert (done.returncode, "] done\n" in done.stdout) == (0, True)
+    write_plan(plan, *commands, shell("true", env={"VALUE": "x" * 140_000}))
+    for command in ("validate", "run"):
+        refused = cloudops(command, plan)
+        assert refused.returncode == 2
+        assert "commands[1].env.VALUE: env[VALUE] has 140006 bytes, but Linux" in refused.stderr
+        assert "put it into a file and pass its name" in refused.stderr
+
+
 def test_a_program_that_is_not_there_is_127_as_in_a_shell(cloudops):
     done = cloudops.look("exec", "--", "no-such-program")
     assert done.returncode == 127
