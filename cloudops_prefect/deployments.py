@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from prefect.client.schemas.actions import DeploymentScheduleCreate
@@ -11,6 +12,7 @@ from prefect.utilities.callables import parameter_schema
 
 from cloudops_prefect.api_errors import api
 from cloudops_prefect.config import ExecutionConfig
+from cloudops_prefect.deployment_warnings import find_warnings
 from cloudops_prefect.errors import ValidationError
 from cloudops_prefect.flows import run_plan
 from cloudops_prefect.naming import LOCAL, RUN_PLAN, metadata_tags, shown_description
@@ -18,12 +20,16 @@ from cloudops_prefect.plan_store import stored_parameters
 from cloudops_prefect.schedules import make_schedule
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import timedelta
     from uuid import UUID
 
     from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.objects import WorkPool
 
     from cloudops_prefect.models import ExecutionPlan
+
+logger = logging.getLogger("cloudops_prefect.deployments")
 
 # By module, not by path: workers need the installed package, and no copy of a directory.
 ENTRYPOINT = "cloudops_prefect.flows.run_plan"
@@ -41,6 +47,7 @@ async def deploy_plan(  # noqa: PLR0913
     concurrency_limit: int | None = None,
     paused: bool = False,
     config: ExecutionConfig | None = None,
+    warn: Callable[[str], None] = logger.warning,
 ) -> UUID:
     """Makes a plan the deployment `run-plan/NAME`, or changes the deployment that is there.
 
@@ -57,6 +64,8 @@ async def deploy_plan(  # noqa: PLR0913
         concurrency_limit: How many runs may be under way at once; the others wait.
         paused: Whether the schedule rests until somebody resumes the deployment.
         config: What the plan is checked against; the workers have their own.
+        warn: Takes each warning about what a worker would do in another way than expected; logs
+            it if absent.
 
     Returns:
         The deployment's id.
@@ -83,9 +92,12 @@ async def deploy_plan(  # noqa: PLR0913
         "paused": paused,
     }
     async with api() as client:
-        await _check_work_pool(client, work_pool)
+        pool = await _read_work_pool(client, work_pool)
         fields["parameters"] = await stored_parameters(client, plan)
-        return await _create(client, fields)
+        deployment_id = await _create(client, fields)
+    for warning in find_warnings(plan, pool, config):
+        warn(warning)
+    return deployment_id
 
 
 async def _create(client: PrefectClient, fields: dict[str, Any]) -> UUID:
@@ -101,9 +113,9 @@ async def _create(client: PrefectClient, fields: dict[str, Any]) -> UUID:
     )
 
 
-async def _check_work_pool(client: PrefectClient, name: str) -> None:
+async def _read_work_pool(client: PrefectClient, name: str) -> WorkPool:
     try:
-        await client.read_work_pool(name)
+        return await client.read_work_pool(name)
     except ObjectNotFound:
         pools = ", ".join(sorted(pool.name for pool in await client.read_work_pools()))
         make = f"`prefect work-pool create {name} --type process` makes it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from cloudops_prefect.models import one_line
 from cloudops_prefect.redaction import shared_redactor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from cloudops_prefect.config import ExecutionConfig
     from cloudops_prefect.models import ExecutionPlan, ExecutionRequest
@@ -40,6 +41,20 @@ def redactor_for(
 def name_of(request: ExecutionRequest, config: ExecutionConfig, secrets: Iterable[str] = ()) -> str:
     """Returns a request's display name; it is cut when nothing secret is left in it."""
     return one_line(redactor_for(config, [request], secrets).text(request.display_text))
+
+
+def names_of(
+    plan: ExecutionPlan, config: ExecutionConfig, secrets: Iterable[str] = ()
+) -> list[str]:
+    """Return the display names of a plan's commands, two of the same name with their index."""
+    hidden = tuple(secrets)
+    return numbered([name_of(request, config, hidden) for request in plan.commands])
+
+
+def numbered(names: Sequence[str]) -> list[str]:
+    """Add its index to each name that is there more than once."""
+    count = Counter(names)
+    return [name if count[name] == 1 else f"{name} #{index}" for index, name in enumerate(names)]
 
 
 def description_of(

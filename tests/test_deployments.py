@@ -5,6 +5,7 @@ import sqlite3
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from uuid import uuid4
@@ -27,6 +28,7 @@ from cloudops_prefect import (
     ExecutionRequest,
     ExecutionStatus,
     ShellCommand,
+    deploy_plan,
     load_plan,
     run_command,
     run_plan,
@@ -283,65 +285,58 @@ def test_a_deployment_without_a_schedule_has_no_next_runs(kept, plan_file):
     assert not [line for line in out.splitlines() if line.startswith(("Schedule:", "Next runs:"))]
 
 
-RELATIVE = """
+BACKUP = """
 commands:
-  - {name: hello, script: scripts/hello.sh}
-  - {name: below, run: make, working_dir: sub}
-  - {name: program, exec: [bin/x]}
-  - {name: secret, script: hunter2-hunter2.sh, env: {API_TOKEN: hunter2-hunter2}}
-  - {name: at home, script: scripts/hello.sh, working_dir: /srv/shop}
-  - {name: absolute, script: /srv/shop/hello.sh}
-  - {name: found, exec: [make]}
+  - {name: dump, run: "sqlite3 shop.db .dump > dump.sql"}
+  - {name: compress, run: gzip dump.sql}
+  - {name: upload, script: upload.sh, working_dir: /srv/shop}
 """
 
 
 @pytest.mark.server
-def test_who_deploys_relative_paths_is_told_where_a_worker_starts(kept, tmp_path):
+def test_who_deploys_commands_without_a_directory_is_warned(kept, tmp_path):
     plan = tmp_path / "plan.yaml"
-    plan.write_text(RELATIVE)
-    deploy = ["deploy", plan, "--name", "relative", "--work-pool"]
+    plan.write_text(BACKUP)
+    deploy = ["deploy", plan, "--name", "backup", "--work-pool"]
     code, out, err = kept.cloudops(*deploy, POOL)
-    assert (code, out.splitlines()[0]) == (0, "Deployed run-plan/relative")
-    first, *commands = err.splitlines()
-    assert first.startswith("note: a worker starts in a temporary directory, unless its work pool ")
-    assert commands == [
-        "  hello: script scripts/hello.sh",
-        "  below: working_dir sub",
-        "  program: exec bin/x",
-        "  secret: script ********.sh",
-    ]
-    _, out, err = kept.cloudops(*deploy, POOL, "--json")
-    assert json.loads(out)["name"] == "run-plan/relative"
-    assert err.splitlines() == [first, *commands]
-    plan.write_text("commands: [{run: make}, {script: /srv/hello.sh}]")
+    assert (code, out.splitlines()[0]) == (0, "Deployed run-plan/backup")
+    first, *lines = err.splitlines()
+    assert first.startswith("warning: a worker starts each run in a new temporary directory, ")
+    assert lines[:2] == ["  dump: no working_dir", "  compress: no working_dir"]
+    assert "like `working_dir: " in err
+    assert "upload" not in err
+
+    _, out, err_beside_json = kept.cloudops(*deploy, POOL, "--json")
+    assert json.loads(out)["warnings"] == [err.removeprefix("warning: ").rstrip("\n")]
+    assert err_beside_json == err
+
+    template = ProcessWorker.get_default_base_job_template()
+    template["variables"]["properties"]["working_dir"]["default"] = "/srv/shop"
+    pool = {"name": f"pool-{uuid4()}", "type": "process", "base_job_template": template}
+    kept.post("/work_pools/", pool)
+    assert kept.cloudops(*deploy, pool["name"])[2] == ""
+
+    plan.write_text("commands: [{run: make, working_dir: /srv}, {run: cd /srv && make}]")
     assert kept.cloudops(*deploy, POOL)[2] == ""
+    assert json.loads(kept.cloudops(*deploy, POOL, "--json")[1])["warnings"] == []
 
 
 @pytest.mark.server
-@pytest.mark.parametrize(
-    ("kind", "configured", "is_told"),
-    [
-        ("process", {}, True),
-        ("process", {"variable": "/srv"}, False),
-        ("process", {"fixed": "/srv"}, False),
-        # The image of a container has a directory.
-        ("kubernetes", {}, False),
-    ],
-)
-def test_paths_may_be_relative_where_the_pool_says_where_its_runs_start(
-    kept, tmp_path, kind, configured, is_told
-):
-    plan = tmp_path / "plan.yaml"
-    plan.write_text(RELATIVE)
-    template = ProcessWorker.get_default_base_job_template()
-    if "variable" in configured:
-        template["variables"]["properties"]["working_dir"]["default"] = configured["variable"]
-    if "fixed" in configured:
-        template["job_configuration"]["working_dir"] = configured["fixed"]
-    pool = {"name": f"pool-{uuid4()}", "type": kind, "base_job_template": template}
-    kept.post("/work_pools/", pool)
-    code, _, err = kept.cloudops("deploy", plan, "--name", "there", "--work-pool", pool["name"])
-    assert (code, bool(err)) == (0, is_told)
+def test_who_deploys_from_python_is_warned_by_the_log(kept, caplog):
+    request = ExecutionRequest(command=ShellCommand(command="make"))
+    warnings: list[str] = []
+
+    async def deploy(**options):
+        await deploy_plan(
+            ExecutionPlan(commands=[request]), name="python", work_pool=POOL, **options
+        )
+
+    with temporary_settings({PREFECT_API_URL: kept.api}):
+        anyio.run(partial(deploy, warn=warnings.append))
+        assert caplog.messages == []
+        anyio.run(deploy)
+    assert caplog.messages == warnings
+    assert "make: no working_dir" in warnings[0]
 
 
 @pytest.mark.server

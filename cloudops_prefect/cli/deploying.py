@@ -7,16 +7,12 @@ from uuid import UUID
 from prefect.utilities.urls import url_for
 
 from cloudops_prefect.api_errors import api
-from cloudops_prefect.cli import exit_codes, notes, printing
-from cloudops_prefect.cli.names import command_names
-from cloudops_prefect.config import ExecutionConfig
+from cloudops_prefect.cli import exit_codes, printing
 from cloudops_prefect.deployments import deploy_plan
-from cloudops_prefect.naming import RUN_PLAN, api_credentials
+from cloudops_prefect.naming import RUN_PLAN
 from cloudops_prefect.schedules import DEFAULT_TIMEZONE, next_runs
 
 if TYPE_CHECKING:
-    from prefect.client.schemas.objects import WorkPool
-
     from cloudops_prefect.models import ExecutionPlan
 
 
@@ -31,14 +27,17 @@ async def deploy(
         json: Whether that is printed as JSON.
         options: Those of `deploy_plan`.
     """
-    deployment_id = await deploy_plan(plan, **options)
-    await _note_relative_paths(plan, options["work_pool"])
+    warnings: list[str] = []
+    deployment_id = await deploy_plan(plan, warn=warnings.append, **options)
+    for warning in warnings:
+        printing.error_line(f"warning: {warning}")
     runs = await _next_runs(deployment_id)
     name = f"{RUN_PLAN}/{options['name']}"
     ui = url_for("deployment", obj_id=deployment_id) or ""
     if json:
         made = {"id": deployment_id, "name": name, "ui": ui, "paused": options["paused"]}
-        printing.json_document(made | {"schedule": _schedule(**options), "next_runs": runs})
+        made |= {"schedule": _schedule(**options), "next_runs": runs, "warnings": warnings}
+        printing.json_document(made)
         return exit_codes.COMPLETED
     printing.line(f"Deployed {name}")
     _print_schedule(_schedule(**options), runs, paused=options["paused"])
@@ -80,24 +79,3 @@ def _print_schedule(schedule: dict[str, str] | None, runs: list[datetime], *, pa
 def _moment(run: datetime) -> str:
     offset = run.isoformat()[-len("+00:00") :]
     return f"{run:%a %Y-%m-%d %H:%M:%S} {offset}"
-
-
-async def _note_relative_paths(plan: "ExecutionPlan", work_pool: str) -> None:
-    secrets = api_credentials()
-    paths = [*notes.relative_paths(plan, ExecutionConfig.load(), secrets)]
-    if not paths:
-        return
-    async with api() as client:
-        pool = await client.read_work_pool(work_pool)
-    if _gives_a_temporary_directory(pool):
-        notes.say(notes.in_a_temporary_directory(paths, command_names(plan, secrets)))
-
-
-def _gives_a_temporary_directory(pool: "WorkPool") -> bool:
-    # Those of containers start in the directory of their image.
-    if pool.type != "process":
-        return False
-    template: dict[str, Any] = pool.base_job_template
-    variable = template.get("variables", {}).get("properties", {}).get("working_dir", {})
-    fixed = template.get("job_configuration", {}).get("working_dir") or ""
-    return not variable.get("default") and (not fixed or "{{" in fixed)

@@ -1,7 +1,6 @@
 """What people see of the commands of a plan: their names, without secrets."""
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from cloudops_prefect import shown
@@ -19,14 +18,7 @@ def command_names(plan: "ExecutionPlan", secrets: Iterable[str] = ()) -> list[st
         plan: Whose commands.
         secrets: Values to mask besides those of the environment.
     """
-    config, hidden = ExecutionConfig.load(), tuple(secrets)
-    return numbered([shown.name_of(request, config, hidden) for request in plan.commands])
-
-
-def numbered(names: Sequence[str]) -> list[str]:
-    """Adds its position to a name that is there more than once."""
-    count = Counter(names)
-    return [name if count[name] == 1 else f"{name} #{index}" for index, name in enumerate(names)]
+    return shown.names_of(plan, ExecutionConfig.load(), secrets)
 
 
 def title_of(plan: "ExecutionPlan", secrets: Iterable[str] = ()) -> str:

@@ -103,7 +103,8 @@ def deploy(  # noqa: PLR0913
 ) -> int:
     """Make a plan a deployment, which runs on schedule, from the UI and by name.
 
-    The same name again changes the deployment; what is not given then is taken back.
+    The same name again changes the deployment; what is not given then is taken back. A worker
+    starts commands in a temporary directory, so give each an absolute `working_dir`.
 
     Parameters
     ----------
