@@ -15,6 +15,7 @@ from cloudops_prefect.nodes import (
     to_data,
     written_at,
 )
+from cloudops_prefect.syntax_hints import collection_hint, is_without_colon
 from cloudops_prefect.yaml_nodes import compose_yaml
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Findings:
         self._source = source
         self._mistakes: dict[Mistake, None] = {}
         self._root: Node | None = None
+        self._is_json = False
         self.data: object = None
         try:
             self._read()
@@ -68,7 +70,9 @@ class Findings:
     def add_unknown(self, path: FieldPath, valid: Iterable[str]) -> None:
         """Add that a field isn't known where it stands."""
         name = str(path[-1])
-        self.add(path, f"unknown field `{name}`", did_you_mean(name, valid), of_name=True)
+        is_null = self.written(path) == ""
+        hint = (self.quoting_hint(path, None) if is_null else None) or did_you_mean(name, valid)
+        self.add(path, f"unknown field `{name}`", hint, of_name=True)
 
     def object(self, otherwise: str) -> dict[str, Any] | None:
         """Return the data if it is an object, else add what it should have been."""
@@ -86,6 +90,21 @@ class Findings:
         """Return the single value at a path as it is written: `1.10`, where the data has 1.1."""
         return None if self._root is None else written_at(self._root, path)
 
+    def quoting_hint(self, path: FieldPath, value: object) -> str | None:
+        """Return a hint if YAML made more than a text of one that is not in quotes.
+
+        Args:
+            path: Where a text belongs.
+            value: What is there instead.
+        """
+        if self._root is None or self._is_json:
+            return None
+        if isinstance(value, (dict, list)):
+            return collection_hint(self._text, offset_of(self._root, path))
+        offset = offset_of(self._root, path, of_name=True)
+        is_part = value is None and is_without_colon(self._text, offset, str(path[-1]))
+        return "put a text with a comma in it in quotes" if is_part else None
+
     def _read(self) -> None:
         tree = self._tree()
         self._root = tree.root
@@ -99,12 +118,14 @@ class Findings:
         if not self._text.lstrip().startswith("{") and not self._source.endswith(".json"):
             return compose_yaml(self._text)
         try:
-            return compose_json(self._text)
+            tree = compose_json(self._text)
         except TextError as error:
             if self._source.endswith(".json"):
                 raise TextError(error.offset, f"not JSON: {error.message}", error.hint) from None
             # YAML has braces too.
             return compose_yaml(self._text)
+        self._is_json = True
+        return tree
 
     def _add_text_error(self, error: TextError) -> None:
         self._add_at(error.offset, "", error.message, error.hint, "other")

@@ -11,6 +11,7 @@ from cloudops_prefect.models import ExecutionPlan
 from cloudops_prefect.request_reading import STAND_IN, message_at, read_request
 from cloudops_prefect.short_forms import KNOWN_FIELDS, Expansion, Fields, expand, hint_of, plain
 from cloudops_prefect.strategy_reading import read_strategy
+from cloudops_prefect.syntax_hints import joined_key
 from cloudops_prefect.wrong_types import checked, path_of, present
 
 if TYPE_CHECKING:
@@ -99,9 +100,14 @@ def _is_aside(name: str) -> bool:
 def _expand_one(entry: object, path: FieldPath, findings: Findings) -> Expansion | None:
     if isinstance(entry, dict):
         return expand(cast("Fields", entry), path, findings)
-    hint = f"write `run: {entry}`" if isinstance(entry, str) and entry.isprintable() else None
+    hint = _hint_for_text(entry) if isinstance(entry, str) and entry.isprintable() else None
     findings.add(path, f"a command must be an object, not {shown(entry)}", hint)
     return None
+
+
+def _hint_for_text(entry: str) -> str:
+    key = joined_key(entry)
+    return f"write a space behind `{key}:`" if key in KNOWN_FIELDS else f"write `run: {entry}`"
 
 
 def _place_in(file: Fields) -> Callable[[FieldPath], FieldPath]:

@@ -186,7 +186,8 @@ def _with_args(command: Fields, more: list[str]) -> Fields:
 
 
 def _read_run(value: object, path: FieldPath, findings: Findings) -> Fields | None:
-    text = _text(value, path, findings, of_list="write `exec: …` for a list")
+    hint = "write `exec: …` for a list, or put the text in quotes"
+    text = _text(value, path, findings, of_list=hint)
     return None if text is None else {"type": "shell", "command": text}
 
 
@@ -237,7 +238,8 @@ def _text(
         findings.add_missing(path)
     elif not isinstance(value, str):
         message = f"must be a text, not {shown(value)}"
-        findings.add(path, message, of_list if isinstance(value, list) else None)
+        hint = findings.quoting_hint(path, value)
+        findings.add(path, message, of_list or hint if isinstance(value, list) else hint)
     else:
         return value
     return None
@@ -262,7 +264,8 @@ def _split_or_listed(value: object, path: FieldPath, findings: Findings) -> list
 def _listed_words(items: list[object], path: FieldPath, findings: Findings) -> list[str] | None:
     for index, item in enumerate(items):
         if not isinstance(item, str):
-            findings.add((*path, index), f"must be a text, not {shown(item)}")
+            hint = findings.quoting_hint((*path, index), item)
+            findings.add((*path, index), f"must be a text, not {shown(item)}", hint)
     words = [item for item in items if isinstance(item, str)]
     return words if len(words) == len(items) else None
 

@@ -168,9 +168,9 @@ def _add(
         case kind:
             message = _MESSAGES.get(kind) or _reworded(detail["msg"])
             written = _written(value, path, findings)
-            findings.add(
-                path, f"{message}, not {shown(written)}", _hint(kind, path, value, written)
-            )
+            hint = findings.quoting_hint(path, value) if kind == "string_type" else None
+            hint = hint or _hint(kind, path, value, written)
+            findings.add(path, f"{message}, not {shown(written)}", hint)
 
 
 def _path_in_model(location: tuple[str | int, ...]) -> FieldPath:

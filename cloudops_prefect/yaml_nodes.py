@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -19,11 +20,11 @@ from cloudops_prefect.nodes import (
     Scalar,
     TextError,
     Tree,
-    line_at,
 )
+from cloudops_prefect.syntax_hints import NO_ALIAS, NO_TAG, bracket_hint, syntax_hint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _NESTED_TOO_DEEPLY = "exceeded maximum nesting depth"
@@ -36,7 +37,7 @@ _MEANINGS: dict[str, Callable[[yaml.ScalarNode], object]] = {
     f"{_TAG}bool": _READ.construct_yaml_bool,
     f"{_TAG}null": lambda _: None,
 }
-_COLLECTION_TAGS = frozenset({None, "!", f"{_TAG}map", f"{_TAG}seq"})
+_COLLECTION_TAGS = frozenset({None, f"{_TAG}map", f"{_TAG}seq"})
 
 
 def compose_yaml(text: str) -> Tree:
@@ -47,7 +48,11 @@ def compose_yaml(text: str) -> Tree:
             numbers, truth values, lists and mappings.
     """
     try:
-        return _compose(_events(text))
+        return _compose(text)
+    except _CollectionKeyError as error:
+        hint = bracket_hint(text, error.offset)
+        offset = error.offset - 1 if hint else error.offset
+        raise TextError(offset, error.message, hint) from None
     except yaml.MarkedYAMLError as error:
         raise _text_error(error, text) from None
     except yaml.reader.ReaderError as error:
@@ -68,10 +73,10 @@ def _events(text: str) -> Iterator[yaml.Event]:
         yield from islice(yaml.parse(text, Loader=yaml.SafeLoader), emitted, None)
 
 
-def _compose(events: Iterable[yaml.Event]) -> Tree:
+def _compose(text: str) -> Tree:
     composer = _Composer()
     repeated: list[RepeatedNameError] = []
-    for event in events:
+    for event in _events(text):
         try:
             composer.take(event)
         except RepeatedNameError as error:
@@ -128,10 +133,14 @@ class _Composer:
         offset = _offset(event)
         node = self._anchors.get(event.anchor or "")
         if node is None:
-            raise TextError(offset, f"there is no anchor `&{event.anchor}` above")
+            raise TextError(offset, f"there is no anchor `&{event.anchor}` above", NO_ALIAS)
         if any(collection.node is node for collection in self._open):
             raise TextError(offset, f"`*{event.anchor}` contains itself")
         return node
+
+
+class _CollectionKeyError(TextError):
+    """A list or an object stands where a name belongs."""
 
 
 class _MergeKey(Scalar):
@@ -151,7 +160,7 @@ class _OpenCollection:
             self.node.add(node)
         elif self._key is None:
             if not isinstance(node, Scalar):
-                raise TextError(node.offset, "a list or an object can't be a name")
+                raise _CollectionKeyError(node.offset, "a list or an object can't be a name")
             self._key = node
         else:
             key, self._key = self._key, None
@@ -187,11 +196,14 @@ def _scalar(event: yaml.ScalarEvent) -> Scalar:
     offset, text = _offset(event), event.value
     plain, _ = event.implicit
     tag = event.tag
+    if tag == "!":
+        # In `run: ! grep x` it is the shell's, and YAML would drop it.
+        raise _unknown_tag(event)
     if plain:
         tag = _tag_of(text)
         if tag == f"{_TAG}merge":
             return _MergeKey(offset, text, text)
-    elif tag not in _MEANINGS and tag not in {None, "!", f"{_TAG}str"}:
+    elif tag not in _MEANINGS and tag not in {None, f"{_TAG}str"}:
         raise _unknown_tag(event)
     return Scalar(offset, text, _meaning(tag, text))
 
@@ -210,23 +222,16 @@ def _meaning(tag: str | None, text: str) -> object:
 
 def _unknown_tag(event: yaml.NodeEvent) -> TextError:
     tag = str(getattr(event, "tag", "")).replace(_TAG, "!!")
-    return TextError(_offset(event), f"the YAML tag `{tag}` means nothing here")
+    hint = None if tag.startswith("!!") else NO_TAG
+    return TextError(_offset(event), f"the YAML tag `{tag}` means nothing here", hint)
 
 
 def _text_error(error: yaml.MarkedYAMLError, text: str) -> TextError:
-    mark = error.problem_mark or error.context_mark
+    mark, begun_at = error.problem_mark or error.context_mark, error.context_mark
+    if begun_at and re.search("scanning an? (alias|anchor|tag)", error.context or ""):
+        # The parser stops behind the sign that the text begins with.
+        mark = begun_at
     offset = mark.index if mark else 0
     parts = [part for part in (error.context, error.problem) if part]
-    return TextError(offset, f"not YAML: {', '.join(parts)}", _syntax_hint(text, offset))
-
-
-def _syntax_hint(text: str, offset: int) -> str:
-    line = line_at(text, offset)
-    indent = line[: len(line) - len(line.lstrip())]
-    if "\t" in indent:
-        return "indent with spaces, not with tabs"
-    if text[offset : offset + 1] in {"@", "`", "%", "&", "*", "!"}:
-        return "put the text in quotes"
-    if ": " in line.partition(": ")[2]:
-        return "put a text with `: ` in it in quotes"
-    return "look at the indentation and the quotes of this line and the one before"
+    hint = syntax_hint(text, offset, error.problem or "", begun_at and begun_at.index)
+    return TextError(offset, f"not YAML: {', '.join(parts)}", hint)

@@ -436,16 +436,22 @@ class TestMistakes:
                 "commands: [{run: [a]}]",
                 (
                     "p.yaml:1:18: commands[0].run: must be a text, not a list; "
-                    "write `exec: …` for a list"
+                    "write `exec: …` for a list, or put the text in quotes"
                 ),
             ),
             (
                 "commands: [{run: {a: b}}]",
-                "p.yaml:1:18: commands[0].run: must be a text, not an object",
+                (
+                    "p.yaml:1:18: commands[0].run: must be a text, not an object; "
+                    "put the text in quotes: YAML reads `{` as the beginning of more than a text"
+                ),
             ),
             (
                 "commands: [{script: [make, {a: b}]}]",
-                "p.yaml:1:28: commands[0].script[1]: must be a text, not an object",
+                (
+                    "p.yaml:1:28: commands[0].script[1]: must be a text, not an object; "
+                    "put the text in quotes: YAML reads `{` as the beginning of more than a text"
+                ),
             ),
             (
                 "commands:\n- script: |\n    make\n    make test\n",
@@ -463,7 +469,10 @@ class TestMistakes:
             ),
             (
                 "commands: [{script: a, args: {b: c}}]",
-                "p.yaml:1:30: commands[0].args: must be a text, not an object",
+                (
+                    "p.yaml:1:30: commands[0].args: must be a text, not an object; "
+                    "put the text in quotes: YAML reads `{` as the beginning of more than a text"
+                ),
             ),
             (
                 "commands: [{exec: [a], args: [b]}]",
@@ -530,7 +539,10 @@ class TestMistakes:
             ),
             (
                 "commands: [{exec: [a, {b: c}]}]",
-                "p.yaml:1:23: commands[0].exec[1]: must be a text, not an object",
+                (
+                    "p.yaml:1:23: commands[0].exec[1]: must be a text, not an object; "
+                    "put the text in quotes: YAML reads `{` as the beginning of more than a text"
+                ),
             ),
             (
                 "commands: [{exec: 'a \"b'}]",
@@ -694,11 +706,20 @@ class TestMistakes:
             ),
             ("# nothing\n", "p.yaml:1:1: the file is empty"),
             ("commands: &a [*a]", "p.yaml:1:15: `*a` contains itself"),
-            ("commands: *a", "p.yaml:1:11: there is no anchor `&a` above"),
+            (
+                "commands: *a",
+                (
+                    "p.yaml:1:11: there is no anchor `&a` above; "
+                    "put the text in quotes, unless it is meant as an alias"
+                ),
+            ),
             ("a: 1\n---\nb: 2", "p.yaml:2:1: a second YAML document begins here"),
             (
                 "a: !python/name:os 1",
-                "p.yaml:1:4: the YAML tag `!python/name:os` means nothing here",
+                (
+                    "p.yaml:1:4: the YAML tag `!python/name:os` means nothing here; "
+                    "put a text that begins with `!` in quotes"
+                ),
             ),
             ("a: !!set {b}", "p.yaml:1:4: the YAML tag `!!set` means nothing here"),
             ("? [a]\n: b", "p.yaml:1:3: a list or an object can't be a name"),
