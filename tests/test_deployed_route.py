@@ -320,7 +320,7 @@ async def test_a_run_that_no_worker_takes_is_waited_for_and_cancelled(unworked):
         assert await unworked.get_status(execution_id) is ExecutionStatus.PENDING
         await unworked.cancel(execution_id)
         assert await unworked.get_status(execution_id) is ExecutionStatus.CANCELLED
-        result = await unworked.wait(execution_id, timeout=5)
+        result = await unworked.wait(execution_id, timeout=60)
         assert result.status is ExecutionStatus.CANCELLED
         events = [event.event_type async for event in unworked.stream(execution_id)]
         assert events[-1] in {"cancelled", "progress"}

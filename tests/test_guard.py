@@ -254,9 +254,13 @@ class TestTheGuard:
 
     def test_no_warning_is_given_at_the_end(self):
         code = (
-            "import asyncio, os; from cloudops_prefect.process import *;"
-            "asyncio.run(run_process(['true'], env=os.environ, cwd=None, on_output=print,"
-            "stop=StopRequest(), timeout=None, grace_period=1))"
+            "import asyncio, math, os; from cloudops_prefect.process import *\n"
+            "async def main():\n"
+            # asyncio's debug mode would report callbacks that take long on a busy machine.
+            "    asyncio.get_running_loop().slow_callback_duration = math.inf\n"
+            "    await run_process(['true'], env=os.environ, cwd=None, on_output=print,"
+            "    stop=StopRequest(), timeout=None, grace_period=1)\n"
+            "asyncio.run(main())"
         )
         argv = [sys.executable, "-W", "error", "-X", "dev", "-c", code]
         done = subprocess.run(argv, capture_output=True, cwd=PROJECT, check=False)
