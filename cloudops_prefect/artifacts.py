@@ -12,6 +12,7 @@ from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 
 from cloudops_prefect.delivery import until_delivered
 from cloudops_prefect.naming import shown_description, shown_name
+from cloudops_prefect.unicode_text import path_text
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence, Sized
@@ -93,7 +94,7 @@ def results_table(
             "status": result.status,
             "exit code": "" if result.exit_code is None else result.exit_code,
             "duration": f"{result.duration.total_seconds():.3f} s" if result.started_at else "",
-            "log": "" if result.log_path is None else str(result.log_path),
+            "log": "" if result.log_path is None else path_text(result.log_path),
         }
         for request, result in zip(plan.commands, results, strict=True)
     ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from cloudops_prefect.unicode_text import valid_text
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from uuid import UUID
@@ -23,12 +25,12 @@ def _restore(cls: type[ExecutionError], message: str) -> ExecutionError:
 class ExecutionError(Exception):
     """Anything that went wrong with an execution.
 
-    `str(error)` is the whole message. Every subclass can be pickled, whatever its `__init__` takes,
-    and keeps its attributes.
+    `str(error)` is the whole message, as text that UTF-8 can write. Every subclass can be pickled,
+    whatever its `__init__` takes, and keeps its attributes.
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
+        super().__init__(valid_text(message))
 
     def __reduce__(
         self,

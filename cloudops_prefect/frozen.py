@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer
+
+from cloudops_prefect.unicode_text import path_text, valid_text
 
 Count = Annotated[int, Field(strict=True)]
 Flag = Annotated[bool, Field(strict=True)]
+Text = Annotated[str, AfterValidator(valid_text)]
+"""What is only shown: bytes of a file name that are not UTF-8 are replaced."""
+ShownPath = Annotated[Path, PlainSerializer(path_text, return_type=str, when_used="json")]
+"""The true path in Python, and text in JSON, which can't hold every path."""
 
 
 def _require_tag(schema: dict[str, Any]) -> None:

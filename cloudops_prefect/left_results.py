@@ -87,11 +87,13 @@ def _pending(left: _Left, config: ExecutionConfig) -> PendingResult:
 def _with_output(
     result: ExecutionResult, start: Position | None, config: ExecutionConfig
 ) -> ExecutionResult:
-    if start is None or result.log_path is None:
+    if start is None:
         return result
+    # A path that was read from JSON need not be the true one.
+    path = config.log_path(result.execution_id)
     try:
         stdout, stderr = (
-            captured_output(result.log_path, stream, config.max_output_bytes, start)
+            captured_output(path, stream, config.max_output_bytes, start)
             for stream in ("stdout", "stderr")
         )
     except ExecutionIOError:

@@ -21,7 +21,7 @@ from cloudops_prefect.errors import (
     TimeoutTooLargeError,
     ValidationError,
 )
-from cloudops_prefect.frozen import Count, Flag, FrozenModel, as_any_of
+from cloudops_prefect.frozen import Count, Flag, FrozenModel, Text, as_any_of
 from cloudops_prefect.result_types import (
     CancelledEvent,
     CompletedEvent,
@@ -92,10 +92,10 @@ OptionalPath = Annotated[Path | None, BeforeValidator(_not_empty)]
 class ExecutionMetadata(FrozenModel):
     """Where a request or plan comes from; tags or labels of the Prefect run."""
 
-    source: str | None = None
-    conversation_id: str | None = None
-    tags: dict[str, str] = Field(
-        default_factory=dict[str, str], description='As JSON, like {"team": "ops"}'
+    source: Text | None = None
+    conversation_id: Text | None = None
+    tags: dict[Text, Text] = Field(
+        default_factory=dict[Text, Text], description='As JSON, like {"team": "ops"}'
     )
 
 
@@ -103,7 +103,7 @@ class ExecutionRequest(FrozenModel):
     """One command to run, and how."""
 
     id: UUID = Field(default_factory=uuid4, description=_ID, json_schema_extra=_LAST)
-    name: str | None = Field(default=None, description="What people see in place of the command")
+    name: Text | None = Field(default=None, description="What people see in place of the command")
     command: Command
     env: dict[str, str] = Field(
         default_factory=dict[str, str],
@@ -232,7 +232,7 @@ class ExecutionPlan(FrozenModel):
     """Several commands and the order in which they run."""
 
     id: UUID = Field(default_factory=uuid4, description=_ID, json_schema_extra=_LAST)
-    description: str = Field(default="", description="What people see as the name of its runs")
+    description: Text = Field(default="", description="What people see as the name of its runs")
     strategy: ExecutionStrategy = Field(default_factory=SerialStrategy)
     commands: list[ExecutionRequest]
     env_from: list[str] = Field(

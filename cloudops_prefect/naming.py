@@ -14,6 +14,7 @@ from prefect.settings import get_current_settings
 from cloudops_prefect import shown
 from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.models import ExecutionPlan
+from cloudops_prefect.unicode_text import valid_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,7 +76,7 @@ def shown_text(
 ) -> str:
     """Returns what is said about requests as `shown_name` returns a request's name."""
     redactor = shown.redactor_for(config or ExecutionConfig(), requests, api_credentials())
-    return redactor.text(text)
+    return valid_text(redactor.text(text))
 
 
 def is_made_up(name: str) -> bool:

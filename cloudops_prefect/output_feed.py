@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from prefect.client.schemas.actions import LogCreate
 
 from cloudops_prefect.lines import LogLines
+from cloudops_prefect.unicode_text import path_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,7 +101,7 @@ class OutputFeed:
 
     def _rest_is_here(self, reason: str, time: datetime) -> LogCreate:
         self.drained = True
-        text = f"[cloudops] {reason}; the rest is in {self.path}"
+        text = f"[cloudops] {reason}; the rest is in {path_text(self.path)}"
         return self._record(LIMIT, text, time)
 
     def _record(self, kind: str, text: str, time: datetime) -> LogCreate:

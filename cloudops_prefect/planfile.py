@@ -17,6 +17,7 @@ from cloudops_prefect.mistakes import Mistake, error_of
 from cloudops_prefect.plan_reading import read_plan
 from cloudops_prefect.planfile_schema import json_schema
 from cloudops_prefect.request_reading import read_single_request
+from cloudops_prefect.unicode_text import path_text
 
 if TYPE_CHECKING:
     import os
@@ -78,7 +79,7 @@ def load_plan(path: str | os.PathLike[str], config: ExecutionConfig | None = Non
         InvalidPlanError: The file can't be read, or as `parse_plan`.
         ValidationError: As `parse_plan`.
     """
-    return parse_plan(_text_of(path, InvalidPlanError), str(path), config)
+    return parse_plan(_text_of(path, InvalidPlanError), path_text(Path(path)), config)
 
 
 def load_request(path: str | os.PathLike[str]) -> ExecutionRequest:
@@ -87,7 +88,7 @@ def load_request(path: str | os.PathLike[str]) -> ExecutionRequest:
     Raises:
         ValidationError: The file can't be read, or as `parse_request`.
     """
-    return parse_request(_text_of(path, ValidationError), str(path))
+    return parse_request(_text_of(path, ValidationError), path_text(Path(path)))
 
 
 def parse_plan(

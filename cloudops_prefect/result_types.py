@@ -4,14 +4,13 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 from uuid import UUID
 
 from pydantic import Discriminator, Field, NonNegativeInt, model_validator
 
 from cloudops_prefect.durations import Duration
-from cloudops_prefect.frozen import FrozenModel
+from cloudops_prefect.frozen import FrozenModel, ShownPath, Text
 
 if TYPE_CHECKING:
     from cloudops_prefect.models import ExecutionPlan, ExecutionRequest
@@ -54,8 +53,8 @@ class ExecutionResult(FrozenModel):
     duration: Duration = timedelta()
     started_at: datetime | None = None
     completed_at: datetime | None = None
-    log_path: Path | None = None
-    error: str | None = None
+    log_path: ShownPath | None = None
+    error: Text | None = None
     stdout_truncated: bool = False
     stderr_truncated: bool = False
 
@@ -196,7 +195,7 @@ class ExecutionSummary(FrozenModel):
     started_at: datetime | None = None
     duration: Duration = timedelta()
     kind: Literal["command", "plan"]
-    name: str
+    name: Text
 
 
 class _CommandEvent(FrozenModel):
@@ -209,7 +208,7 @@ class StartedEvent(_CommandEvent):
     """A command is about to start; always the first event of an execution."""
 
     event_type: Literal["started"] = "started"
-    command: str = Field(description="The command as one line")
+    command: Text = Field(description="The command as one line")
 
 
 class StdoutEvent(_CommandEvent):
@@ -237,7 +236,7 @@ class FailedEvent(_CommandEvent):
     """A command failed, timed out or couldn't be started."""
 
     event_type: Literal["failed"] = "failed"
-    error: str
+    error: Text
 
 
 class CancelledEvent(_CommandEvent):
@@ -254,7 +253,7 @@ class ProgressEvent(FrozenModel):
     execution_id: UUID
     completed: NonNegativeInt
     total: NonNegativeInt
-    current_command: str | None = None
+    current_command: Text | None = None
     timestamp: datetime = Field(default_factory=_now)
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from cloudops_prefect import argument_limits
 from cloudops_prefect.errors import InvalidCommandError, MissingFieldError, ValidationError
 from cloudops_prefect.shell_text import can_be_long
+from cloudops_prefect.unicode_text import is_valid_text, quoted_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,12 +18,19 @@ _SHELLS_OF_OTHER_NAMES = frozenset({"nu", "elvish"})
 
 
 def text_errors(field: str, value: str | PurePath) -> Iterator[ValidationError]:
-    """Refuse what no program can be given: a NUL byte, or text that UTF-8 can't write."""
+    """Refuse a NUL byte, which no program can be given, and text that UTF-8 can't write.
+
+    A command travels to the Prefect API as JSON, which has no other text.
+    """
     text = str(value)
     if "\0" in text:
         yield InvalidCommandError(f"{field} contains a NUL byte", field)
-    elif not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        yield InvalidCommandError(f"{field} can't be written as UTF-8: {text!a}", field)
+    elif not is_valid_text(text):
+        yield InvalidCommandError(
+            f"{field} can't be written as UTF-8: {quoted_bytes(text)}; a shell command can name "
+            "it so, with $'…'",
+            field,
+        )
 
 
 def path_errors(field: str, path: PurePath) -> Iterator[ValidationError]:
@@ -125,6 +133,8 @@ def env_errors(env: Mapping[str, str]) -> Iterator[ValidationError]:
             yield InvalidCommandError(f"env name `{name}` contains `=`", f"env[{name}]")
         elif "\0" in name:
             yield InvalidCommandError(f"env name {name!r} contains a NUL byte", "env")
+        elif not is_valid_text(name):
+            yield from text_errors("a name in env", name)
         yield from text_errors(f"env[{name}]", value)
         size = argument_limits.variable_size(name, value)
         yield from _length_errors(f"env[{name}]", size, _NAME_A_FILE)
@@ -139,6 +149,9 @@ def env_from_errors(names: Iterable[str]) -> Iterator[ValidationError]:
             yield ValidationError(
                 f"{field} must name a block, like `command-environment/deploy`, not `{name}`", field
             )
+        elif not is_valid_text(name):
+            field = f"env_from[{index}]"
+            yield ValidationError(f"{field} can't be written as UTF-8: {quoted_bytes(name)}", field)
 
 
 def timeout_errors(timeout_ms: int | None) -> Iterator[ValidationError]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cloudops_prefect.env_secrets import secret_values
 from cloudops_prefect.models import one_line
 from cloudops_prefect.redaction import shared_redactor
+from cloudops_prefect.unicode_text import valid_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -61,4 +62,4 @@ def description_of(
     plan: ExecutionPlan, config: ExecutionConfig, secrets: Iterable[str] = ()
 ) -> str:
     """Returns a plan's description."""
-    return redactor_for(config, plan.commands, secrets).text(plan.description)
+    return valid_text(redactor_for(config, plan.commands, secrets).text(plan.description))

@@ -13,6 +13,7 @@ Report = TypeVar("Report", pytest.TestReport, pytest.CollectReport)
 IN_CI = bool(os.environ.get("CLOUDOPS_TEST_CI"))
 REASONS = {
     "pidfd_send_signal is a system call of Linux": "macOS has no pidfds",
+    "file names of macOS are UTF-8": "macOS refuses others",
     "/dev/full is a device of Linux": "macOS has no such device",
 }
 """Why a test may be skipped in CI, with what is behind it."""

@@ -23,6 +23,7 @@ from cloudops_prefect.cli.refused import RefusedPlanError
 from cloudops_prefect.cli.root import app
 from cloudops_prefect.cli.server_app import server_app
 from cloudops_prefect.errors import ExecutionError, TimeoutTooLargeError, ValidationError
+from cloudops_prefect.unicode_text import is_valid_text, quoted_bytes
 
 # Importing these has registered their commands.
 COMMANDS = (run_commands, look_commands, plan_commands, picture_commands, doctor_command)
@@ -55,10 +56,10 @@ def run_tokens(tokens: Sequence[str]) -> int:
         return refused.report()
     except Exception as error:
         cause = _cause(error)
-        if (complaint := _complaint(cause)) is None:
+        if (complaint := _complaint(cause, words)) is None:
             raise
         _print_complaint(complaint, cause, words)
-        bad_input = isinstance(cause, (CycloptsError, ValidationError))
+        bad_input = isinstance(cause, (CycloptsError, ValidationError, UnicodeEncodeError))
         return exit_codes.BAD_INPUT if bad_input else exit_codes.FAILED
 
 
@@ -77,7 +78,7 @@ def _cause(error: Exception) -> Exception:
     return error
 
 
-def _complaint(error: Exception) -> str | None:
+def _complaint(error: Exception, words: Sequence[str]) -> str | None:
     """What to tell the user; None if only a traceback can."""
     if isinstance(error, CycloptsError):
         return usage.complaint(error)
@@ -87,4 +88,10 @@ def _complaint(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, UnicodeEncodeError) and (wrong := _invalid_text(words)) is not None:
+        return f"{quoted_bytes(wrong)} is not UTF-8: the Prefect API can't be asked for it"
     return None
+
+
+def _invalid_text(words: Sequence[str]) -> str | None:
+    return next((word for word in words if not is_valid_text(word)), None)

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TextIO
 
+from cloudops_prefect.unicode_text import valid_text
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -49,7 +51,7 @@ def content(data: bytes) -> None:
 
 def _write(stream: TextIO, text: str) -> None:
     with _going_on_without(stream):
-        print(text, file=stream, flush=True)
+        print(valid_text(text), file=stream, flush=True)
 
 
 @contextmanager
@@ -77,16 +79,23 @@ def has_colours() -> bool:
 
 def json_document(value: object) -> None:
     """Prints a value as indented JSON; models in their own JSON form."""
-    from pydantic_core import to_json
-
-    line(to_json(value, indent=2).decode())
+    line(_json(value, indent=2))
 
 
 def json_line(value: object) -> None:
     """Prints a value as JSON on one line."""
-    from pydantic_core import to_json
+    line(_json(value))
 
-    line(to_json(value).decode())
+
+def _json(value: object, indent: int | None = None) -> str:
+    import json
+
+    from pydantic_core import to_jsonable_python
+
+    # Not pydantic's to_json, which refuses what is no valid text: `_write` replaces that.
+    separators = (",", ":") if indent is None else None
+    data = to_jsonable_python(value)
+    return json.dumps(data, ensure_ascii=False, indent=indent, separators=separators)
 
 
 def executions(summaries: Sequence["ExecutionSummary"]) -> None:

@@ -6,6 +6,7 @@ from pydantic_core import to_json
 
 from cloudops_prefect.errors import ValidationError
 from cloudops_prefect.planfile import json_schema
+from cloudops_prefect.unicode_text import path_text
 
 SCHEMA = "cloudops.schema.json"
 """The file beside a plan that its first line names, so that editors know what may stand in it."""
@@ -82,7 +83,7 @@ def write(plan: Path) -> Path:
         )
     try:
         with plan.open("x", encoding="utf-8") as file:
-            file.write(STARTER.format(file=plan, schema=SCHEMA))
+            file.write(STARTER.format(file=path_text(plan), schema=SCHEMA))
     except FileExistsError:
         raise ValidationError(
             f"{plan} is there already; cloudops init FILE names another"
