@@ -18,6 +18,7 @@ from cloudops_prefect.flows import run_plan
 from cloudops_prefect.naming import LOCAL, RUN_PLAN, metadata_tags, shown_description
 from cloudops_prefect.plan_store import stored_parameters
 from cloudops_prefect.schedules import make_schedule
+from cloudops_prefect.shell_words import command_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,7 +119,10 @@ async def _read_work_pool(client: PrefectClient, name: str) -> WorkPool:
         return await client.read_work_pool(name)
     except ObjectNotFound:
         pools = ", ".join(sorted(pool.name for pool in await client.read_work_pools()))
-        make = f"`prefect work-pool create {name} --type process` makes it"
+        kind = ["--type", "process"]
+        # What follows `--` is no option, even if it begins with a dash.
+        words = [*kind, "--", name] if name.startswith("-") else [name, *kind]
+        make = f"`{command_line('prefect', 'work-pool', 'create', *words)}` creates it"
         known = f"there is {pools}, and {make}" if pools else make
         raise ValidationError(f"there is no work pool {name!r}; {known}", "work_pool") from None
 

@@ -1,6 +1,7 @@
 """Plans as files: a first one written, mistakes listed."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,20 @@ def test_init_writes_a_plan_that_is_valid_and_overwrites_none(tmp_path, capsys, 
     assert run_tokens(["init"]) == 2
     assert "is there already" in capsys.readouterr().err
     assert (tmp_path / "plan.yaml").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["my $plan.yaml", "it's.yaml", "-x.yaml", "two\nlines.yaml"])
+def test_what_init_says_to_run_names_the_plan_to_a_shell(tmp_path, capsys, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    assert run_tokens(["init", "--", name]) == 0
+    printed = capsys.readouterr().out.partition("Run it with: ")[2].rstrip()
+    comments = Path(name).read_text().split("#\n")[1].splitlines()
+    lines = [printed, *(comment.removeprefix("#") for comment in comments)]
+    assert len(lines) == 5
+    for line in lines:
+        show = f'set -- {line}; for word; do case $word in *.yaml) printf %s "$word"; esac; done'
+        shown = subprocess.run(["bash", "-c", show], capture_output=True, text=True, check=True)
+        assert Path(shown.stdout) == Path(name)
 
 
 def test_editors_find_the_schema_of_what_init_writes_and_of_the_examples(tmp_path, capsys):

@@ -1,13 +1,17 @@
 """Deployments on a process work pool, with a real server and a real worker."""
 
 import json
+import os
+import re
 import sqlite3
+import subprocess
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from io import StringIO
 from pathlib import Path
+from urllib.parse import quote
 from uuid import uuid4
 from zoneinfo import ZoneInfo
 
@@ -18,7 +22,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 from pydantic import SecretStr
-from workers import POOL, ROOT, ask, clone, create_pool, prefect, process_worker, until
+from workers import POOL, ROOT, ask, clone, create_pool, environment, prefect, process_worker, until
 
 from cloudops_prefect import (
     CommandEnvironment,
@@ -337,6 +341,41 @@ def test_who_deploys_from_python_is_warned_by_the_log(kept, caplog):
         anyio.run(deploy)
     assert caplog.messages == warnings
     assert "make: no working_dir" in warnings[0]
+
+
+HOSTILE = """it's a "night" of $HOME and `id`"""
+
+
+def paste(line: str, server: Prefect, **variables: str) -> str:
+    """Runs a line that was printed in a shell; returns what it prints."""
+    env = environment(server.api, server.home) | variables
+    done = subprocess.run(["bash", "-c", line], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.server
+def test_printed_commands_do_what_they_say_when_they_are_pasted(kept, plan_file, tmp_path):
+    deploy = ["deploy", plan_file, "--name", HOSTILE, "--work-pool", HOSTILE]
+    code, _, err = kept.cloudops(*deploy)
+    assert code == 2
+    create = err[err.index("`prefect work-pool") + 1 : err.rindex("` creates it")]
+    paste(create, kept)
+    code, out, _ = kept.cloudops(*deploy)
+    assert code == 0
+    printed = dict(re.findall(r"(?m)^([^:\n]+): +(.*)$", out))
+    paste(printed["Run it now"], kept)
+    made = kept.get(f"/deployments/name/run-plan/{quote(HOSTILE)}")
+    wanted = {"deployments": {"id": {"any_": [made["id"]]}}}
+    assert len(kept.post("/flow_runs/filter", wanted)) == 1
+
+    # A worker would go on.
+    (stub := tmp_path / "prefect").write_text("#!/bin/sh\nprintf '%s\\n' \"$@\"\n")
+    stub.chmod(0o755)
+    words = paste(
+        printed["Start a worker"], kept, PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    )
+    assert words.splitlines() == ["worker", "start", "--pool", HOSTILE]
 
 
 @pytest.mark.server

@@ -11,6 +11,7 @@ from cloudops_prefect.cli import exit_codes, printing
 from cloudops_prefect.deployments import deploy_plan
 from cloudops_prefect.naming import RUN_PLAN
 from cloudops_prefect.schedules import DEFAULT_TIMEZONE, next_runs
+from cloudops_prefect.shell_words import command_line, option
 
 if TYPE_CHECKING:
     from cloudops_prefect.models import ExecutionPlan
@@ -43,8 +44,10 @@ async def deploy(
     _print_schedule(_schedule(**options), runs, paused=options["paused"])
     if local_api is not None:
         printing.line(f"Before both:    export PREFECT_API_URL={local_api}")
-    printing.line(f"Run it now:     prefect deployment run {name}")
-    printing.line(f"Start a worker: prefect worker start --pool {options['work_pool']}")
+    run = command_line("prefect", "deployment", "run", name)
+    worker = command_line("prefect", "worker", "start", *option("--pool", options["work_pool"]))
+    printing.line(f"Run it now:     {run}")
+    printing.line(f"Start a worker: {worker}")
     printing.line(f"UI: {ui}")
     return exit_codes.COMPLETED
 

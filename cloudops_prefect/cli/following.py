@@ -16,6 +16,7 @@ import anyio.lowlevel
 from cloudops_prefect import unheard
 from cloudops_prefect.cli.printing import error_line
 from cloudops_prefect.errors import ExecutionIOError, ExecutionNotRunningError
+from cloudops_prefect.shell_words import command_line
 
 if TYPE_CHECKING:
     from cloudops_prefect.engine import ExecutionEngine
@@ -134,5 +135,6 @@ async def _cancel_on(
         await engine.wait(execution_id)
         # What a flood has printed by then may take a terminal minutes.
         await anyio.sleep(REST)
-        error_line(f"The rest of its output is in its log: cloudops logs {execution_id}")
+        logs = command_line("cloudops", "logs", execution_id)
+        error_line(f"The rest of its output is in its log: {logs}")
         following.cancel()

@@ -2,7 +2,6 @@
 
 import os
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING
 
 from cloudops_prefect.cli import printing
@@ -10,6 +9,7 @@ from cloudops_prefect.cli.plain_text import printable
 from cloudops_prefect.models import ParallelStrategy
 from cloudops_prefect.parameters import has_plan
 from cloudops_prefect.run_origin import RunOrigin, current_directory
+from cloudops_prefect.shell_words import command_line
 
 if TYPE_CHECKING:
     from cloudops_prefect.config import ExecutionConfig
@@ -40,10 +40,10 @@ def say_what_is_resumed(execution: "Execution", *, quiet: bool) -> None:
 
 
 def _run_command(plan_file: Path, directory: Path | None) -> str:
-    run = f"cloudops run {quote(shown_path(plan_file))}"
+    run = command_line("cloudops", "run", plan_file)
     if directory is None or directory == current_directory():
         return run
-    return f"cd {quote(shown_path(directory))} && {run}"
+    return f"{command_line('cd', directory)} && {run}"
 
 
 def shown_path(path: Path) -> str:

@@ -9,6 +9,7 @@ from cloudops_prefect.cli import exit_codes, printing
 from cloudops_prefect.cli.arguments import Json, Plan
 from cloudops_prefect.cli.root import app, connect, run_async, valid_plan
 from cloudops_prefect.errors import ValidationError
+from cloudops_prefect.shell_words import command_line
 
 
 @app.command
@@ -28,7 +29,7 @@ def init(plan: Path = Path("plan.yaml"), /, *, json: Json = False) -> int:
     if json:
         printing.json_document({"plan": plan, "schema": schema})
     else:
-        printing.line(f"Wrote {plan}. Run it with: cloudops run {plan}")
+        printing.line(f"Wrote {plan}. Run it with: {command_line('cloudops', 'run', plan)}")
     return exit_codes.COMPLETED
 
 

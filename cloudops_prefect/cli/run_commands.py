@@ -7,6 +7,7 @@ from cyclopts import Parameter
 from cloudops_prefect.cli import exit_codes, printing
 from cloudops_prefect.cli.arguments import CommandOptions, Plan, ShownOptions, id_text
 from cloudops_prefect.cli.root import Id, app, connect, run_async, valid_plan
+from cloudops_prefect.shell_words import command_line
 
 if TYPE_CHECKING:
     from cloudops_prefect.models import Command
@@ -144,7 +145,8 @@ def watch(id_: Id, /, *, options: ShownOptions = _AS_FITS) -> int:
     try:
         return run_async(watch(identifier, options))
     except KeyboardInterrupt:
-        printing.error_line(f"It goes on; to watch it again: cloudops watch {id_}")
+        again = command_line("cloudops", "watch", id_)
+        printing.error_line(f"It goes on; to watch it again: {again}")
         return exit_codes.CANCELLED
 
 

@@ -6,7 +6,7 @@ from pydantic_core import to_json
 
 from cloudops_prefect.errors import ValidationError
 from cloudops_prefect.planfile import json_schema
-from cloudops_prefect.unicode_text import path_text
+from cloudops_prefect.shell_words import command_line
 
 SCHEMA = "cloudops.schema.json"
 """The file beside a plan that its first line names, so that editors know what may stand in it."""
@@ -15,13 +15,10 @@ STARTER = """\
 # yaml-language-server: $schema={schema}
 # A plan: commands, and what waits for what.
 #
-#   cloudops validate {file}      check it
-#   cloudops run --dry-run {file} see what would run
-#   cloudops run {file}           run it
-#   cloudops graph {file}         draw it
+{commands}
 #
 # The first line makes editors complete what you type; to renew the schema after an upgrade:
-# cloudops schema > {schema}
+# {renew}
 
 description: My first plan
 
@@ -68,6 +65,14 @@ commands:
 """
 
 
+_COMMENTS = {
+    ("validate",): "check it",
+    ("run", "--dry-run"): "see what would run",
+    ("run",): "run it",
+    ("graph",): "draw it",
+}
+
+
 def write(plan: Path) -> Path:
     """Writes the plan, and beside it the schema of plans if none is there.
 
@@ -83,7 +88,7 @@ def write(plan: Path) -> Path:
         )
     try:
         with plan.open("x", encoding="utf-8") as file:
-            file.write(STARTER.format(file=path_text(plan), schema=SCHEMA))
+            file.write(_starter(plan))
     except FileExistsError:
         raise ValidationError(
             f"{plan} is there already; cloudops init FILE names another"
@@ -92,3 +97,11 @@ def write(plan: Path) -> Path:
     if not schema.exists():
         schema.write_bytes(to_json(json_schema(), indent=2) + b"\n")
     return schema
+
+
+def _starter(plan: Path) -> str:
+    commands = {command_line("cloudops", *words, plan): _COMMENTS[words] for words in _COMMENTS}
+    width = max(map(len, commands))
+    lines = [f"#   {command:<{width}} {comment}" for command, comment in commands.items()]
+    renew = f"{command_line('cloudops', 'schema')} > {command_line(plan.parent / SCHEMA)}"
+    return STARTER.format(schema=SCHEMA, commands="\n".join(lines), renew=renew)
