@@ -23,16 +23,17 @@ demo: install
 	PATH="$(CURDIR)/$(BIN):$$PATH" cloudops run examples/release.yaml
 	@echo "The Prefect server keeps running, so that you can look at the run; to stop it: $(BIN)/cloudops server stop"
 
+# `ARGS='tests/test_cli.py -k resume'` runs a part of the tests, here and below.
 test: install
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(ARGS)
 
 # The tests that need no Prefect server, in less than a minute.
 test-fast: install
-	$(BIN)/python -m pytest -m "not server"
+	$(BIN)/python -m pytest -m "not server" $(ARGS)
 
 # The same tests with the newest release of everything that pyproject.toml allows, as users get it:
 # no constraints, in an environment that is made anew each time.
@@ -42,7 +43,7 @@ test-newest:
 	$(PYTHON) -m venv $(VENV_NEWEST)
 	$(VENV_NEWEST)/bin/python $(PIP_INSTALL) --upgrade pip
 	$(VENV_NEWEST)/bin/python $(PIP_INSTALL) --editable ".[aws]" --group dev
-	$(VENV_NEWEST)/bin/python -m pytest
+	$(VENV_NEWEST)/bin/python -m pytest $(ARGS)
 
 # What make test prints 200 MB for, with a gigabyte, its 12 runs on two workers as 200, and an API that
 # is away for half a minute, not for a moment.
