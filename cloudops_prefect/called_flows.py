@@ -10,6 +10,7 @@ from anyio.lowlevel import checkpoint
 from prefect import Flow, get_client
 from prefect.utilities.callables import get_call_parameters
 
+from cloudops_prefect.await_check import checked
 from cloudops_prefect.models import ExecutionPlan
 from cloudops_prefect.parameters import parameters_of
 from cloudops_prefect.plan_store import is_large, stored_parameters
@@ -29,8 +30,11 @@ class CalledFlow(Flow[..., Any]):
         vars(changed).update(vars(super().with_options(**options)))
         return changed
 
-    async def __call__(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Runs the flow."""
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Run the flow."""
+        return checked(self._begin(*args, **kwargs), self.name, "asyncio.run(…)")
+
+    async def _begin(self, *args: Any, **kwargs: Any) -> Any:
         return await self._call(*args, **kwargs)
 
     async def _call(self, *args: Any, **kwargs: Any) -> Any:
@@ -63,8 +67,7 @@ class CompiledFlow(CalledFlow):
         self._item = item
         self._sent: dict[str, Any] | None = None
 
-    async def __call__(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Runs the flow."""
+    async def _begin(self, *args: Any, **kwargs: Any) -> Any:
         self._sent = await _sent_parameters(self._item)
         return await self._call(*args, **kwargs)
 
@@ -76,8 +79,7 @@ class CompiledFlow(CalledFlow):
 class PlanFlow(CalledFlow):
     """A flow whose parameter is a plan; a large one is stored, and the parameter names it."""
 
-    async def __call__(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Runs the flow."""
+    async def _begin(self, *args: Any, **kwargs: Any) -> Any:
         given = {name: kwargs.pop(name) for name in ("return_state", "wait_for") if name in kwargs}
         parameters = get_call_parameters(self.fn, args, kwargs)
         plan = parameters["plan"]

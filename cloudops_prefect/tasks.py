@@ -6,9 +6,8 @@ import asyncio
 import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, cast
 
-from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import TaskRun, TaskRunResult
 from prefect.concurrency._asyncio import concurrency
@@ -17,6 +16,7 @@ from prefect.logging.loggers import task_run_logger
 from prefect.states import exception_to_crashed_state
 from prefect.tasks import Task
 
+from cloudops_prefect.await_check import CheckedTask
 from cloudops_prefect.block_env import read_environment
 from cloudops_prefect.errors import InvalidCommandError
 from cloudops_prefect.execution import CommandExecution
@@ -29,7 +29,7 @@ from cloudops_prefect.services import Services, current_services, open_here
 from cloudops_prefect.states import cancelled_state, error_of, state_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from uuid import UUID
 
     from prefect.client.orchestration import PrefectClient
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from cloudops_prefect.config import ExecutionConfig
     from cloudops_prefect.recording import TaskRunEnd
 
+P = ParamSpec("P")
+R = TypeVar("R")
 CommandTask: TypeAlias = Task[[ExecutionRequest], Any]
 
 logger = logging.getLogger("cloudops_prefect.tasks")
@@ -136,7 +138,11 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
-@task(name="run_script", **_OPTIONS)
+def _command_task(name: str) -> Callable[[Callable[P, R]], Task[P, R]]:
+    return lambda fn: CheckedTask(fn, name=name, **_OPTIONS)
+
+
+@_command_task("run_script")
 async def run_script(request: ExecutionRequest) -> ExecutionResult:
     """Runs a script file.
 
@@ -148,19 +154,19 @@ async def run_script(request: ExecutionRequest) -> ExecutionResult:
     return await _run_kind("script", request)
 
 
-@task(name="run_exec", **_OPTIONS)
+@_command_task("run_exec")
 async def run_exec(request: ExecutionRequest) -> ExecutionResult:
     """Runs a program with arguments; raises as `run_script` does."""
     return await _run_kind("exec", request)
 
 
-@task(name="run_shell", **_OPTIONS)
+@_command_task("run_shell")
 async def run_shell(request: ExecutionRequest) -> ExecutionResult:
     """Runs a shell command; raises as `run_script` does."""
     return await _run_kind("shell", request)
 
 
-@task(name="run_aws_cli", **_OPTIONS)
+@_command_task("run_aws_cli")
 async def run_aws_cli(request: ExecutionRequest) -> ExecutionResult:
     """Runs an AWS CLI call; raises as `run_script` does."""
     return await _run_kind("aws_cli", request)
