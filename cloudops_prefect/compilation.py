@@ -168,9 +168,17 @@ def _has_timed_out(flow_run: FlowRun) -> bool:
 def refused(
     error: ValidationError, item: ExecutionPlan | ExecutionRequest, config: ExecutionConfig
 ) -> State[Any]:
-    """Returns the state of a run whose plan or request is refused; it quotes no secrets."""
+    """Return the state of a run whose plan or request is refused, with the way out.
+
+    The message has no secrets.
+    """
     requests = item.commands if isinstance(item, ExecutionPlan) else [item]
-    return Failed(message=shown_text(str(error), requests, config), data=error)
+    message = shown_text(str(error), requests, config)
+    if error.hint:
+        is_on_worker = current_flow_run().work_pool_name is not None
+        where = " in the environment of the worker" if is_on_worker else ""
+        message = f"{message}; {error.hint}{where}"
+    return Failed(message=message, data=error)
 
 
 async def run_plan_here(plan: ExecutionPlan, wiring: Wiring) -> State[Any]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.models import AwsCliCommand, ExecCommand, ScriptCommand, ShellCommand
 from cloudops_prefect.naming import api_credentials
 from cloudops_prefect.run_origin import current_directory
@@ -16,10 +17,11 @@ if TYPE_CHECKING:
 
     from prefect.client.schemas.objects import WorkPool
 
-    from cloudops_prefect.config import ExecutionConfig
     from cloudops_prefect.models import ExecutionPlan, ExecutionRequest
 
 _MAX_LISTED = 20
+_MAXIMUM_VARIABLE = "CLOUDOPS_MAX_TIMEOUT_MS"
+_DEFAULT_MAXIMUM_MS: int = ExecutionConfig.model_fields["max_timeout_ms"].default
 # Comments and `set -e` may precede it. What `cd "$(dirname "$0")"` means to `bash -c` depends on
 # the directory again, so that no command substitution counts.
 _ENTERS_A_DIRECTORY = re.compile(
@@ -38,7 +40,7 @@ def find_warnings(plan: ExecutionPlan, pool: WorkPool, config: ExecutionConfig) 
         pool: The work pool of its deployment.
         config: Its `redact_env` tells which variables are secret.
     """
-    return [*_directory_warning(plan, pool, config)]
+    return [*_directory_warning(plan, pool, config), *_timeout_warning(plan, pool, config)]
 
 
 def _directory_warning(
@@ -121,6 +123,44 @@ def _is_independent(aws_argument: str) -> bool:
     option, equals, value = aws_argument.partition("=")
     word = value if equals and option.startswith("-") else aws_argument
     return _INDEPENDENT_AWS_WORD.match(word) is not None
+
+
+def _timeout_warning(plan: ExecutionPlan, pool: WorkPool, config: ExecutionConfig) -> Iterator[str]:
+    of_pool = _pool_maximum_ms(pool)
+    maximum_ms = of_pool or _DEFAULT_MAXIMUM_MS
+    too_long = [
+        [f"timeout_ms {timeout_ms}"] if (timeout_ms := request.timeout_ms or 0) > maximum_ms else []
+        for request in plan.commands
+    ]
+    if not (lines := _listed(plan, config, too_long)):
+        return
+    longest_ms = max(request.timeout_ms or 0 for request in plan.commands)
+    if of_pool:
+        yield (
+            f"the workers refuse the plan, since the work pool sets {_MAXIMUM_VARIABLE}={of_pool} "
+            f"and these timeouts are above it:{lines}\n"
+            f"Set {_MAXIMUM_VARIABLE}={longest_ms} in the `env` of the work pool."
+        )
+    else:
+        yield (
+            f"a worker refuses the plan unless its {_MAXIMUM_VARIABLE} allows these timeouts; the "
+            f"default is {_DEFAULT_MAXIMUM_MS}:{lines}\n"
+            f"Set {_MAXIMUM_VARIABLE}={longest_ms} in the worker's environment or in the `env` of "
+            "the work pool."
+        )
+
+
+def _pool_maximum_ms(pool: WorkPool) -> int | None:
+    """Return the longest timeout that the environment of a pool's runs allows, if it says so."""
+    default, fixed = (_maximum_in(environment) for environment in _job_setting(pool, "env"))
+    return fixed or default
+
+
+def _maximum_in(environment: object) -> int | None:
+    if not isinstance(environment, dict):
+        return None
+    value = str(cast("dict[str, object]", environment).get(_MAXIMUM_VARIABLE, ""))
+    return int(value) if value.isdecimal() else None
 
 
 def _listed(plan: ExecutionPlan, config: ExecutionConfig, uses: Sequence[Sequence[str]]) -> str:

@@ -64,7 +64,8 @@ async def deploy_plan(  # noqa: PLR0913
         timezone: The IANA name, like Europe/Berlin, of the schedule's timezone; UTC if absent.
         concurrency_limit: How many runs may be under way at once; the others wait.
         paused: Whether the schedule rests until somebody resumes the deployment.
-        config: What the plan is checked against; the workers have their own.
+        config: The plan is checked against it, from the environment if absent; a settings block has
+            one as `block.config()`. The workers have their own.
         warn: Takes each warning about what a worker would do in another way than expected; logs
             it if absent.
 

@@ -50,10 +50,12 @@ class ValidationError(ExecutionError):
     Attributes:
         detail: The message without its first words.
         field: The field at fault, like `args[0]`, where there is one.
+        hint: The way out, where there is one.
         mistakes: What is wrong in a file, if the error is about one.
     """
 
     _first_words: ClassVar[str] = "Validation error"
+    hint: ClassVar[str | None] = None
     mistakes: tuple[Mistake, ...] = ()
 
     def __init__(self, detail: str, field: str | None = None) -> None:
@@ -89,6 +91,7 @@ class TimeoutTooLargeError(ValidationError):
     """Timeout exceeds the maximum that the configuration allows; both in milliseconds."""
 
     _first_words = "Timeout exceeds maximum allowed"
+    hint = "CLOUDOPS_MAX_TIMEOUT_MS raises that"
 
     def __init__(self, timeout_ms: int, maximum_ms: int) -> None:
         super().__init__(f"{timeout_ms}ms > {maximum_ms}ms", "timeout_ms")

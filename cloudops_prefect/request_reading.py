@@ -80,5 +80,4 @@ def _find_long_timeout(
     timeout_ms = request.timeout_ms
     if config is not None and timeout_ms is not None and timeout_ms > config.max_timeout_ms:
         error = TimeoutTooLargeError(timeout_ms, config.max_timeout_ms)
-        hint = "CLOUDOPS_MAX_TIMEOUT_MS raises that"
-        findings.add(expansion.place_of(("timeout_ms",)), str(error), hint)
+        findings.add(expansion.place_of(("timeout_ms",)), str(error), error.hint)

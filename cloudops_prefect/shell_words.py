@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from pathlib import Path
+
+from cloudops_prefect.unicode_text import quoted_bytes
 
 
 def command_line(*words: object) -> str:
@@ -30,11 +31,6 @@ def _text(word: object) -> str:
 def _quote(word: str) -> str:
     if word.isprintable():
         return shlex.quote(word)
-    # bash, zsh, ksh and POSIX 2024 know this form. Control characters and bytes that are no UTF-8
-    # can't be pasted themselves.
-    return f"$'{''.join(map(_escape, os.fsencode(word)))}'"
-
-
-def _escape(byte: int) -> str:
-    is_plain = chr(byte).isprintable() and byte < 0x80 and chr(byte) not in "'\\"
-    return chr(byte) if is_plain else f"\\x{byte:02x}"
+    # Control characters and bytes that are not UTF-8 can't be pasted themselves. bash, zsh, ksh and
+    # POSIX 2024 know this form.
+    return quoted_bytes(word)

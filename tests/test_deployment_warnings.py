@@ -122,6 +122,61 @@ def test_a_pool_may_say_where_its_runs_start(pool):
     assert warnings_of("{run: make}", pool) == []
 
 
+def timeouts(pool: WorkPool) -> list[str]:
+    plan = parse_plan(
+        """
+        commands:
+          - {name: long, run: make, working_dir: /, timeout: 15m}
+          - {name: longest, run: make, working_dir: /, timeout: 1h}
+          - {name: short, run: make, working_dir: /, timeout: 10m}
+          - {name: default, run: make, working_dir: /}
+        """
+    )
+    return find_warnings(plan, pool, ExecutionConfig(max_timeout_ms=3_600_000))
+
+
+VARIABLE = "CLOUDOPS_MAX_TIMEOUT_MS"
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        pool_of(),
+        pool_of("kubernetes"),
+        pool_of(variables={"env": {"OTHER": "1"}}),
+        pool_of(variables={"env": {VARIABLE: "{{ $MAXIMUM }}"}}),
+    ],
+)
+def test_timeouts_above_the_default_maximum_need_a_worker_that_allows_them(pool):
+    (warning,) = timeouts(pool)
+    assert uses_in(warning) == ["long: timeout_ms 900000", "longest: timeout_ms 3600000"]
+    assert warning.startswith(f"a worker refuses the plan unless its {VARIABLE} allows these")
+    assert "the default is 600000:" in warning
+    assert f"Set {VARIABLE}=3600000 in the worker's environment or in the `env` of the" in warning
+
+
+@pytest.mark.parametrize(
+    ("pool", "refused"),
+    [
+        (pool_of(variables={"env": {VARIABLE: "900000"}}), ["longest: timeout_ms 3600000"]),
+        (pool_of(fixed={"env": {VARIABLE: 900_000}}), ["longest: timeout_ms 3600000"]),
+        (
+            pool_of(variables={"env": {VARIABLE: "9"}}, fixed={"env": {VARIABLE: "899999"}}),
+            ["long: timeout_ms 900000", "longest: timeout_ms 3600000"],
+        ),
+    ],
+)
+def test_timeouts_above_the_maximum_of_the_pool_are_named(pool, refused):
+    (warning,) = timeouts(pool)
+    assert uses_in(warning) == refused
+    assert warning.startswith("the workers refuse the plan, since the work pool sets ")
+    assert f"Set {VARIABLE}=3600000 in the `env` of the work pool." in warning
+
+
+def test_a_pool_may_allow_what_is_above_the_default():
+    assert timeouts(pool_of(variables={"env": {VARIABLE: "3600000"}})) == []
+
+
 def test_secrets_are_masked_and_commands_of_one_name_told_apart():
     plan = parse_plan(
         """

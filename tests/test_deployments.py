@@ -26,12 +26,14 @@ from workers import POOL, ROOT, ask, clone, create_pool, environment, prefect, p
 
 from cloudops_prefect import (
     CommandEnvironment,
+    ExecutionConfigBlock,
     ExecutionEngine,
     ExecutionPlan,
     ExecutionPlanBlock,
     ExecutionRequest,
     ExecutionStatus,
     ShellCommand,
+    TimeoutTooLargeError,
     deploy_plan,
     load_plan,
     run_command,
@@ -341,6 +343,51 @@ def test_who_deploys_from_python_is_warned_by_the_log(kept, caplog):
         anyio.run(deploy)
     assert caplog.messages == warnings
     assert "make: no working_dir" in warnings[0]
+
+
+@pytest.mark.server
+def test_a_timeout_that_a_worker_refuses_comes_with_the_hint(deployed, tmp_path, monkeypatch):
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("commands: [{name: long, run: make, working_dir: /, timeout: 15m}]")
+    deploy = ["deploy", plan, "--name", "long", "--work-pool", POOL]
+    hint = "CLOUDOPS_MAX_TIMEOUT_MS raises that"
+    code, _, err = deployed.cloudops(*deploy)
+    assert code == 2
+    assert hint in err
+
+    monkeypatch.setenv("CLOUDOPS_MAX_TIMEOUT_MS", "900000")
+    code, _, err = deployed.cloudops(*deploy)
+    assert code == 0
+    assert "a worker refuses the plan unless its CLOUDOPS_MAX_TIMEOUT_MS allows" in err
+    assert "  long: timeout_ms 900000" in err
+    run = deployed.ended(deployed.start("run-plan/long", {}))
+    assert run["state_type"] == "FAILED"
+    refusal = "Timeout exceeds maximum allowed: 900000ms > 600000ms (commands[0], long)"
+    assert run["state"]["message"].endswith(f"{refusal}; {hint} in the environment of the worker")
+    assert hint in deployed.cloudops("result", run["id"])[1]
+
+
+@pytest.mark.server
+def test_a_settings_block_tells_how_long_a_deployed_command_may_take(kept):
+    request = ExecutionRequest(
+        command=ShellCommand(command="make"), working_dir=Path("/"), timeout_ms=900_000
+    )
+    plan = ExecutionPlan(commands=[request])
+    warnings: list[str] = []
+
+    async def deploy(maximum: int):
+        await ExecutionConfigBlock(max_timeout_ms=maximum).asave("limits", overwrite=True)
+        block = await ExecutionConfigBlock.aload("limits")
+        await deploy_plan(
+            plan, name="limited", work_pool=POOL, config=block.config(), warn=warnings.append
+        )
+
+    with temporary_settings({PREFECT_API_URL: kept.api}):
+        with pytest.raises(TimeoutTooLargeError, match="900000ms > 700000ms"):
+            anyio.run(deploy, 700_000)
+        assert warnings == []
+        anyio.run(deploy, 900_000)
+    assert ["CLOUDOPS_MAX_TIMEOUT_MS=900000" in warning for warning in warnings] == [True]
 
 
 HOSTILE = """it's a "night" of $HOME and `id`"""

@@ -22,7 +22,7 @@ from cloudops_prefect.cli.arguments import stdin_named, verbatim
 from cloudops_prefect.cli.refused import RefusedPlanError
 from cloudops_prefect.cli.root import app
 from cloudops_prefect.cli.server_app import server_app
-from cloudops_prefect.errors import ExecutionError, TimeoutTooLargeError, ValidationError
+from cloudops_prefect.errors import ExecutionError, ValidationError
 from cloudops_prefect.unicode_text import is_valid_text, quoted_bytes
 
 # Importing these has registered their commands.
@@ -82,8 +82,8 @@ def _complaint(error: Exception, words: Sequence[str]) -> str | None:
     """What to tell the user; None if only a traceback can."""
     if isinstance(error, CycloptsError):
         return usage.complaint(error)
-    if isinstance(error, TimeoutTooLargeError):
-        return f"{error}; CLOUDOPS_MAX_TIMEOUT_MS raises that"
+    if isinstance(error, ValidationError) and error.hint:
+        return f"{error}; {error.hint}"
     if isinstance(error, ExecutionError):
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:
