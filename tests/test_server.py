@@ -15,7 +15,7 @@ from urllib.request import Request, urlopen
 import pytest
 from servers import with_migrated_database
 
-from cloudops_prefect import server
+from cloudops_prefect import local_server, server
 
 pytestmark = pytest.mark.server
 
@@ -98,7 +98,8 @@ def test_two_commands_at_once_start_one_server(started):
 
 def test_it_is_found_within_milliseconds_and_without_prefect(started):
     code = (
-        "import sys; from cloudops_prefect import server; print(server.running_server().pid);"
+        "import sys; from cloudops_prefect.local_server import find_running_server;"
+        "print(find_running_server().pid);"
         "assert 'prefect' not in sys.modules"
     )
     done = subprocess.run(
@@ -144,9 +145,9 @@ def test_it_has_a_session_of_its_own(started):
 def test_stop_waits_until_the_process_is_gone(started, started_home):
     stopped = server.stop()
     assert stopped is not None
-    assert server.status() is None
+    assert local_server.find_local_server() is None
     with pytest.raises(ConnectionRefusedError), socket.socket() as client:
-        client.connect((server.HOST, stopped.port))
+        client.connect((local_server.HOST, stopped.port))
     assert server.stop() is None
     assert server._choose_port() == stopped.port, "the port of last time comes first"
 
@@ -161,19 +162,19 @@ def test_a_server_that_was_killed_is_not_running(home):
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "ready\n"
-        server._write_state({"pid": holder.pid, "port": 1})
-        found = server.status()
+        local_server.write_state({"pid": holder.pid, "port": 1})
+        found = local_server.find_local_server()
         assert found is not None
         assert (found.pid, found.healthy) == (holder.pid, False)
-        assert server.running_server() is None
+        assert local_server.find_running_server() is None
         holder.send_signal(signal.SIGKILL)
-        until(lambda: server.status() is None)
+        until(lambda: local_server.find_local_server() is None)
 
 
 def test_a_port_that_is_taken_is_left_alone(home):
-    with socket.create_server((server.HOST, 0)) as other:
+    with socket.create_server((local_server.HOST, 0)) as other:
         taken = other.getsockname()[1]
-        server._write_state({"pid": 0, "port": taken})
+        local_server.write_state({"pid": 0, "port": taken})
         assert server._choose_port() not in {0, taken}
 
 
@@ -185,4 +186,4 @@ def test_a_server_that_ends_while_it_starts_is_reported_with_its_log(home):
     assert done.returncode == 1
     assert done.stderr.startswith("error: The local Prefect server ended while it started")
     assert "nonsense" in done.stderr
-    assert server.status() is None
+    assert local_server.find_local_server() is None

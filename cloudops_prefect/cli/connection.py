@@ -3,7 +3,7 @@
 import logging
 import os
 
-from cloudops_prefect import env_secrets, server
+from cloudops_prefect import env_secrets, local_server, server
 from cloudops_prefect.cli.printing import error_line
 
 
@@ -21,13 +21,13 @@ def connect() -> str | None:
     _quieten_prefect()
     if get_current_settings().api.url is not None:
         return None
-    local = server.running_server() or _awaited_local_server()
+    local = local_server.find_running_server() or _awaited_local_server()
     _use(local)
     return local.url
 
 
-def _awaited_local_server() -> server.LocalServer:
-    if server.status() is not None:
+def _awaited_local_server() -> local_server.LocalServer:
+    if local_server.find_local_server() is not None:
         error_line("Waiting for the local Prefect server to answer ...")
         return server.ensure()
     error_line("No Prefect API is configured: starting a local Prefect server (about 10 s) ...")
@@ -36,7 +36,7 @@ def _awaited_local_server() -> server.LocalServer:
     return local
 
 
-def _use(local: server.LocalServer) -> None:
+def _use(local: local_server.LocalServer) -> None:
     from prefect.context import refresh_global_settings_context
 
     os.environ["PREFECT_API_URL"] = local.url

@@ -8,7 +8,7 @@ from cloudops_prefect.cli import exit_codes, printing
 from cloudops_prefect.cli.arguments import Json
 
 if TYPE_CHECKING:
-    from cloudops_prefect.server import LocalServer
+    from cloudops_prefect.local_server import LocalServer
 
 server_app = App(name="server", help="Start, stop and look at the local Prefect server.")
 
@@ -37,9 +37,9 @@ def stop(*, json: Json = False) -> int:
 @server_app.command
 def status(*, json: Json = False) -> int:
     """Print whether the local Prefect server runs, and where; the exit code is 1 if it does not."""
-    from cloudops_prefect import server
+    from cloudops_prefect.local_server import find_local_server
 
-    return _print_server(server.status(), json=json)
+    return _print_server(find_local_server(), json=json)
 
 
 def _print_server(local: "LocalServer | None", *, json: bool) -> int:
