@@ -14,6 +14,7 @@ from prefect.context import AsyncClientContext, SyncClientContext
 from prefect.settings import get_current_settings
 
 from cloudops_prefect.errors import ExecutionIOError
+from cloudops_prefect.local_api import local_api, unreachable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator
@@ -47,7 +48,7 @@ async def api() -> AsyncGenerator[PrefectClient]:
         ExecutionIOError: if the API does not answer, or does not as it should.
     """
     try:
-        async with get_client() as client:
+        async with local_api(), get_client() as client:
             await check_reachable(client)
             yield client
     except Exception as error:
@@ -98,5 +99,4 @@ def api_complaint(error: Exception) -> str | None:
 
 
 def _unreachable() -> str:
-    url = get_current_settings().api.url
-    return f"the Prefect API at {url} does not answer; is PREFECT_API_URL right?"
+    return "; ".join(unreachable(get_current_settings().api.url))

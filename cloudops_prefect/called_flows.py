@@ -11,6 +11,7 @@ from prefect import Flow, get_client
 from prefect.utilities.callables import get_call_parameters
 
 from cloudops_prefect.await_check import checked
+from cloudops_prefect.local_api import local_api
 from cloudops_prefect.models import ExecutionPlan
 from cloudops_prefect.parameters import parameters_of
 from cloudops_prefect.plan_store import is_large, stored_parameters
@@ -35,7 +36,9 @@ class CalledFlow(Flow[..., Any]):
         return checked(self._begin(*args, **kwargs), self.name, "asyncio.run(…)")
 
     async def _begin(self, *args: Any, **kwargs: Any) -> Any:
-        return await self._call(*args, **kwargs)
+        """Run the flow, without a configured API and outside of a run at the local server."""
+        async with local_api():
+            return await self._call(*args, **kwargs)
 
     async def _call(self, *args: Any, **kwargs: Any) -> Any:
         task = asyncio.current_task()
@@ -67,9 +70,9 @@ class CompiledFlow(CalledFlow):
         self._item = item
         self._sent: dict[str, Any] | None = None
 
-    async def _begin(self, *args: Any, **kwargs: Any) -> Any:
+    async def _call(self, *args: Any, **kwargs: Any) -> Any:
         self._sent = await _sent_parameters(self._item)
-        return await self._call(*args, **kwargs)
+        return await super()._call(*args, **kwargs)
 
     def serialize_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
         """Returns what a new run has as parameters at the API."""
@@ -79,13 +82,13 @@ class CompiledFlow(CalledFlow):
 class PlanFlow(CalledFlow):
     """A flow whose parameter is a plan; a large one is stored, and the parameter names it."""
 
-    async def _begin(self, *args: Any, **kwargs: Any) -> Any:
+    async def _call(self, *args: Any, **kwargs: Any) -> Any:
         given = {name: kwargs.pop(name) for name in ("return_state", "wait_for") if name in kwargs}
         parameters = get_call_parameters(self.fn, args, kwargs)
         plan = parameters["plan"]
         if isinstance(plan, (dict, ExecutionPlan)) and is_large(plan):
             parameters = await _sent_parameters(self.validate_parameters(parameters)["plan"])
-        return await self._call(**parameters, **given)
+        return await super()._call(**parameters, **given)
 
 
 async def _sent_parameters(item: ExecutionPlan | ExecutionRequest) -> dict[str, Any]:

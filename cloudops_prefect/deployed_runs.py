@@ -11,6 +11,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.states import AwaitingRetry, Cancelling, Scheduled
 
 from cloudops_prefect.errors import ExecutionError, ValidationError
+from cloudops_prefect.local_api import prefect_command
 from cloudops_prefect.naming import LOCAL, RUN_COMMAND, RUN_PLAN
 from cloudops_prefect.states import cancelled_state
 
@@ -72,8 +73,10 @@ async def _deployment(client: PrefectClient, name: str) -> UUID:
     try:
         return (await client.read_deployment_by_name(name)).id
     except ObjectNotFound:
+        command = prefect_command("deploy", "--all")
         raise ExecutionError(
-            f"there is no deployment {name!r}; `prefect deploy --all` makes those of this package"
+            f"there is no deployment {name!r}; in a clone, this makes those of this package: "
+            f"{command}"
         ) from None
 
 

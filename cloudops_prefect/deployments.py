@@ -15,10 +15,10 @@ from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.deployment_warnings import find_warnings
 from cloudops_prefect.errors import ValidationError
 from cloudops_prefect.flows import run_plan
+from cloudops_prefect.local_api import prefect_command
 from cloudops_prefect.naming import LOCAL, RUN_PLAN, metadata_tags, shown_description
 from cloudops_prefect.plan_store import stored_parameters
 from cloudops_prefect.schedules import make_schedule
-from cloudops_prefect.shell_words import command_line
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,7 +123,7 @@ async def _read_work_pool(client: PrefectClient, name: str) -> WorkPool:
         kind = ["--type", "process"]
         # What follows `--` is no option, even if it begins with a dash.
         words = [*kind, "--", name] if name.startswith("-") else [name, *kind]
-        make = f"`{command_line('prefect', 'work-pool', 'create', *words)}` creates it"
+        make = f"`{prefect_command('work-pool', 'create', *words)}` creates it"
         known = f"there is {pools}, and {make}" if pools else make
         raise ValidationError(f"there is no work pool {name!r}; {known}", "work_pool") from None
 

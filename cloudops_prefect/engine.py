@@ -11,7 +11,6 @@ from uuid import UUID
 import anyio
 from httpx import HTTPStatusError
 from prefect.states import Cancelling
-from prefect.utilities.urls import url_for
 
 from cloudops_prefect import deployed_runs, history, kept_logs, local_runs
 from cloudops_prefect.config import ExecutionConfig
@@ -25,6 +24,7 @@ from cloudops_prefect.errors import (
 from cloudops_prefect.events import EventHandler, FanOutHandler
 from cloudops_prefect.execution import check_paths
 from cloudops_prefect.graph import Wiring
+from cloudops_prefect.local_api import ui_url
 from cloudops_prefect.models import ExecutionPlan, ExecutionRequest, ExecutionStatus, require
 from cloudops_prefect.run_origin import RunOrigin
 from cloudops_prefect.runtime import Runtime
@@ -60,9 +60,10 @@ INTERVAL = 0.25
 class ExecutionEngine:
     """Runs commands and plans as Prefect flows, in this process or on the workers of a work pool.
 
-    Prefect's API is where status, results and history are; the engine asks it each time. Leaving
-    the engine's context, or the end of the event loop, cancels what still runs in this process and
-    waits for it; what workers run goes on.
+    Prefect's API is where status, results and history are; the engine asks it each time. Without a
+    configured API it uses the local server of the command line if that runs, else a temporary
+    server. Leaving the engine's context, or the end of the event loop, cancels what still runs in
+    this process and waits for it; what workers run goes on.
     Ids are those of Prefect's runs; the id of a request or plan means its newest execution.
 
     Args:
@@ -204,7 +205,7 @@ class ExecutionEngine:
 
     def ui_url(self, execution_id: UUID | str) -> str:
         """Returns the address of a run in Prefect's UI; empty if the API has no known UI."""
-        return url_for("flow-run", obj_id=self._newest(execution_id)) or ""
+        return self._runtime.run_in_context(ui_url, "flow-run", self._newest(execution_id))
 
     async def wait(
         self, execution_id: UUID | str, *, timeout: float | None = None

@@ -1,32 +1,66 @@
-"""Find the local Prefect server: one a user, started in the background by the command line."""
+"""Find the local Prefect server: one a user, started in the background by the command line.
+
+What is found is really this user's server: its process holds a lock that the kernel drops when the
+process ends, belongs to this user, and listens at the port itself. A file that an earlier server
+has left, another machine's server on a shared file system, or another user's server at the same
+port are not taken for it.
+"""
 
 import fcntl
 import json
 import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
+from urllib.parse import urlsplit
+
+import psutil
 
 HOST = "127.0.0.1"
 DEFAULT_PORT = 4200
+HEALTH_TIMEOUT_SECONDS = 5.0
+_LOOPBACK_HOSTS = {HOST, "localhost"}
+PROCESS_MODULE = "cloudops_prefect.server_process"
+"""What the server's process runs, by which it is told from others."""
+START_SECONDS = 180.0
+"""How long a server may take to start: a small and busy machine needs a minute for the database."""
+ANSWER_SECONDS = 30.0
+"""How long a server that listens may take to answer."""
+POLL_INTERVAL_SECONDS = 0.05
+# The files of the current directory from which Prefect reads settings, and what says that its home
+# may be among them.
+_SETTINGS_FILES = {
+    ".env": b"prefect_home",
+    "prefect.toml": b"home",
+    "pyproject.toml": b"tool.prefect",
+}
+
+Phase = Literal["starting", "running", "unresponsive"]
 
 
 @dataclass(frozen=True, slots=True)
 class LocalServer:
-    """A local Prefect server that is alive, though perhaps still booting.
+    """A local Prefect server whose process is alive.
 
     Attributes:
         pid: The server's process.
         port: The port on the loopback interface.
-        healthy: Whether its API answered when it was asked.
-        log_path: What the server prints.
+        phase: `starting` until it listens; then `running` if its API answers, else `unresponsive`.
+        log_path: The file that the server prints to.
     """
 
     pid: int
     port: int
-    healthy: bool
+    phase: Phase
     log_path: Path
+
+    @property
+    def healthy(self) -> bool:
+        """Whether its API answered when it was asked."""
+        return self.phase == "running"
 
     @property
     def url(self) -> str:
@@ -41,41 +75,116 @@ class LocalServer:
 
 
 class ServerState(TypedDict):
-    """The file that tells where the server is."""
+    """The content of the file that tells where the server is."""
 
     pid: int
     port: int
 
 
+@dataclass(frozen=True, slots=True)
+class ServerFiles:
+    """The files by which the processes of a user share one local server.
+
+    Attributes:
+        home: Prefect's home, where they are and where the server keeps its database.
+    """
+
+    home: Path
+
+    @property
+    def lock(self) -> Path:
+        """The file that the server's process keeps locked while it lives."""
+        return self.home / "cloudops-server.lock"
+
+    @property
+    def state(self) -> Path:
+        """The file with the `ServerState`."""
+        return self.home / "cloudops-server.json"
+
+    @property
+    def log(self) -> Path:
+        """The file that the server prints to."""
+        return self.home / "cloudops-server.log"
+
+
 def prefect_home() -> Path:
-    """Where the server keeps its database, and we our files: `PREFECT_HOME`, or `~/.prefect`."""
-    return Path(os.environ.get("PREFECT_HOME") or "~/.prefect").expanduser().absolute()
+    """Return Prefect's home, `~/.prefect` unless Prefect's setting `PREFECT_HOME` differs."""
+    home = os.environ.get("PREFECT_HOME") or _home_from_files() or "~/.prefect"
+    return Path(home).expanduser().absolute()
 
 
-def find_local_server() -> LocalServer | None:
-    """Return the local server of this user, also while it boots; None if there is none."""
-    if not is_alive():
+def server_files(home: Path | None = None) -> ServerFiles:
+    """Return the files of the local server.
+
+    Args:
+        home: Prefect's home; None stands for `prefect_home()`.
+    """
+    return ServerFiles(home or prefect_home())
+
+
+def find_local_server(home: Path | None = None) -> LocalServer | None:
+    """Return the local server of this user, also while it starts; None if there is none.
+
+    Args:
+        home: Prefect's home; None stands for `prefect_home()`.
+    """
+    files = server_files(home)
+    state = read_state(files) if is_alive(files) else None
+    if state is None or not _is_server_process(state["pid"]):
         return None
-    state = read_state()
-    if state is None:
-        return None
-    healthy = _is_healthy(state["port"])
-    return LocalServer(state["pid"], state["port"], healthy=healthy, log_path=log_path())
+    return LocalServer(state["pid"], state["port"], _phase(state), files.log)
 
 
-def find_running_server() -> LocalServer | None:
-    """Return the local server of this user, if its API answers."""
-    server = find_local_server()
+def find_running_server(home: Path | None = None) -> LocalServer | None:
+    """Return the local server of this user if its API answers."""
+    server = find_local_server(home)
     return server if server is not None and server.healthy else None
 
 
-def is_alive() -> bool:
-    """Return whether the process lives: the kernel drops its lock when it ends, however it does."""
+def await_local_server(home: Path | None = None) -> LocalServer | None:
+    """Return the local server once it answers, or as it is after a bounded wait for that.
+
+    Args:
+        home: Prefect's home; None stands for `prefect_home()`.
+    """
+    for phase, seconds in (("starting", START_SECONDS), ("unresponsive", ANSWER_SECONDS)):
+        wait_until(lambda phase=phase: _phase_now(home) != phase, seconds)
+    return find_local_server(home)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float) -> bool:
+    """Wait until a condition holds; return whether it does."""
+    deadline = time.monotonic() + seconds
+    while not (met := condition()) and time.monotonic() < deadline:
+        time.sleep(POLL_INTERVAL_SECONDS)
+    return met
+
+
+def is_local_address(url: str, home: Path | None = None) -> bool:
+    """Return whether the address of an API is that of the local server, whether or not it runs.
+
+    Args:
+        url: The address, as in `PREFECT_API_URL`.
+        home: Prefect's home; None stands for `prefect_home()`.
+    """
+    state = read_state(server_files(home))
+    return state is not None and _loopback_port(url) == state["port"]
+
+
+def is_default_address(url: str) -> bool:
+    """Return whether a local server that starts for the first time would take this address."""
+    return _loopback_port(url) == DEFAULT_PORT
+
+
+def is_alive(files: ServerFiles) -> bool:
+    """Return whether a server of this user lives: it holds a lock of a file that the user owns."""
     try:
-        lock = os.open(lock_path(), os.O_RDONLY)
-    except FileNotFoundError:
+        lock = os.open(files.lock, os.O_RDONLY)
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         return False
     try:
+        if os.fstat(lock).st_uid != os.geteuid():
+            return False
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
@@ -85,20 +194,20 @@ def is_alive() -> bool:
         os.close(lock)
 
 
-def read_state() -> ServerState | None:
+def read_state(files: ServerFiles) -> ServerState | None:
     """Return where the newest server is, or was."""
     try:
-        state: Any = json.loads(state_path().read_text())
+        state: Any = json.loads(files.state.read_text())
         return {"pid": int(state["pid"]), "port": int(state["port"])}
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
-def write_state(state: ServerState) -> None:
+def write_state(files: ServerFiles, state: ServerState) -> None:
     """Record where the server is, for other processes."""
-    new = state_path().with_suffix(".new")
+    new = files.state.with_suffix(".new")
     new.write_text(json.dumps(state))
-    new.replace(state_path())
+    new.replace(files.state)
 
 
 def api_url(port: int) -> str:
@@ -106,23 +215,38 @@ def api_url(port: int) -> str:
     return f"http://{HOST}:{port}/api"
 
 
-def lock_path() -> Path:
-    """Return the file that the server's process keeps locked while it lives."""
-    return prefect_home() / "cloudops-server.lock"
+def _phase(state: ServerState) -> Phase:
+    # The server listens only once it has started.
+    if not _listens(state["pid"], state["port"]):
+        return "starting"
+    return "running" if _answers(state["port"]) else "unresponsive"
 
 
-def state_path() -> Path:
-    """Return the file of the `ServerState`."""
-    return prefect_home() / "cloudops-server.json"
+def _phase_now(home: Path | None) -> Phase | None:
+    server = find_local_server(home)
+    return None if server is None else server.phase
 
 
-def log_path() -> Path:
-    """Return the file that the server prints to."""
-    return prefect_home() / "cloudops-server.log"
+def _is_server_process(pid: int) -> bool:
+    try:
+        return PROCESS_MODULE in psutil.Process(pid).cmdline()
+    except psutil.Error:
+        return False
 
 
-def _is_healthy(port: int) -> bool:
-    connection = HTTPConnection(HOST, port, timeout=2)
+def _listens(pid: int, port: int) -> bool:
+    try:
+        connections = psutil.Process(pid).net_connections("tcp4")
+    except psutil.Error:
+        return False
+    return any(
+        one.status == psutil.CONN_LISTEN and one.laddr and one.laddr.port == port
+        for one in connections
+    )
+
+
+def _answers(port: int) -> bool:
+    connection = HTTPConnection(HOST, port, timeout=HEALTH_TIMEOUT_SECONDS)
     try:
         connection.request("GET", "/api/health")
         return connection.getresponse().status == 200
@@ -130,3 +254,31 @@ def _is_healthy(port: int) -> bool:
         return False
     finally:
         connection.close()
+
+
+def _loopback_port(url: str) -> int | None:
+    """Return the port of an API's address on this machine, None for any other address."""
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        return None
+    is_local = parts.scheme == "http" and parts.hostname in _LOOPBACK_HOSTS
+    return port if is_local and parts.path.rstrip("/") == "/api" else None
+
+
+def _home_from_files() -> str | None:
+    """Return the home that Prefect's settings files name, None if none of them can name one."""
+    if not any(_contains(Path(name), word) for name, word in _SETTINGS_FILES.items()):
+        return None
+    # Costs more than a second, which is why the files are looked at first.
+    from prefect.settings import get_current_settings
+
+    return str(get_current_settings().home)
+
+
+def _contains(path: Path, word: bytes) -> bool:
+    try:
+        return word in path.read_bytes().lower()
+    except OSError:
+        return False

@@ -17,6 +17,7 @@ from prefect.context import SettingsContext, get_settings_context
 from cloudops_prefect.api_errors import answered_client
 from cloudops_prefect.dead_runs import tell_crashes
 from cloudops_prefect.ephemeral import start_ephemeral_servers_well
+from cloudops_prefect.local_api import choose_local_server, is_configured, use_local_server
 from cloudops_prefect.services import open_services
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from cloudops_prefect.config import ExecutionConfig
     from cloudops_prefect.services import Services
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 
@@ -50,7 +52,8 @@ class _Begun:
 class LoopThread:
     """Runs coroutines with the services open; the thread ends with `stop` or with the process.
 
-    It begins with the runs that dead processes of this machine have left.
+    It begins with the runs that dead processes of this machine have left. Where no API is
+    configured, the thread uses that of the local server, if one runs when it begins.
     """
 
     def __init__(self, config: ExecutionConfig) -> None:
@@ -62,6 +65,7 @@ class LoopThread:
         settings = get_settings_context()
         self._settings = SettingsContext(profile=settings.profile, settings=settings.settings)
         self._calls: set[Future[Any]] = set()
+        self._context: Context | None = None
         self._thread = threading.Thread(
             target=self._run,
             name="cloudops-engine",
@@ -90,6 +94,11 @@ class LoopThread:
         """Starts `function` in the thread, after a first `call`, and does not wait for it."""
         return self._ready.result().spawn(function, *args)
 
+    def run_in_context(self, function: Callable[..., R], *args: Any) -> R:
+        """Call `function` here, with the settings that the thread uses."""
+        context = self._context
+        return function(*args) if context is None else context.copy().run(function, *args)
+
     async def stop(self) -> None:
         """Ends the thread once all calls are answered; cancels what else still runs in it."""
         portal = (await self._begun()).portal
@@ -104,7 +113,11 @@ class LoopThread:
 
     def _run(self) -> None:
         try:
-            with self._settings:
+            with (
+                self._settings,
+                use_local_server(None if is_configured() else choose_local_server()),
+            ):
+                self._context = copy_context()
                 asyncio.run(self._main())
         except BaseException as error:
             if not self._ready.done():

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from cloudops_prefect.services import Services
     from cloudops_prefect.work import Work
 
+R = TypeVar("R")
 T = TypeVar("T")
 EXIT_PATIENCE = 60.0
 SLOW = 1.5
@@ -51,6 +52,7 @@ class Runtime:
         self._in_plans: dict[UUID, tuple[UUID, int, int]] = {}
         self._config = config
         self._thread: LoopThread | None = None
+        self._newest_thread: LoopThread | None = None
         self._running: dict[UUID, futures.Future[None]] = {}
         self._deliveries: dict[asyncio.Task[None], UUID | None] = {}
         self._told: set[UUID] = set()
@@ -64,13 +66,19 @@ class Runtime:
             ExecutionIOError: if the API does not answer, or does not as it should.
         """
         if self._thread is None or not self._thread.usable:
-            self._thread = LoopThread(self._config)
+            self._thread = self._newest_thread = LoopThread(self._config)
+        thread = self._thread
         try:
-            return await _answer(self._thread, function, *args)
+            return await _answer(thread, function, *args)
         except Exception as error:
-            if (complaint := api_complaint(error)) is None:
+            if (complaint := thread.run_in_context(api_complaint, error)) is None:
                 raise
             raise ExecutionIOError(complaint) from error
+
+    def run_in_context(self, function: Callable[..., R], *args: Any) -> R:
+        """Call `function` here, with the settings that the runs have, or have had."""
+        thread = self._newest_thread
+        return function(*args) if thread is None else thread.run_in_context(function, *args)
 
     def remember(self, work: Work, flow_run: FlowRun) -> None:
         """Keeps in mind which run is the newest of a request or plan, and its commands."""

@@ -6,32 +6,32 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from pwd import getpwuid
 from typing import cast
 
 from cloudops_prefect.errors import ExecutionError
 from cloudops_prefect.local_server import (
+    ANSWER_SECONDS,
     DEFAULT_PORT,
     HOST,
+    PROCESS_MODULE,
+    START_SECONDS,
     LocalServer,
+    ServerFiles,
     api_url,
+    await_local_server,
     find_local_server,
-    find_running_server,
     is_alive,
-    lock_path,
-    log_path,
-    prefect_home,
     read_state,
-    state_path,
+    server_files,
+    wait_until,
     write_state,
 )
 from cloudops_prefect.server_settings import DEFAULT_SETTINGS
 
-# The first start creates the database, for which a small and busy machine needs a minute.
-BOOT_SECONDS = 180.0
 STOP_SECONDS = 15.0
 
 
@@ -39,93 +39,99 @@ class LocalServerError(ExecutionError):
     """The local Prefect server could not be started or stopped."""
 
 
-def ensure() -> LocalServer:
-    """The running server, started if need be; two callers at once get the same one.
-
-    Raises:
-        LocalServerError: It ended while it booted, or did not answer within three minutes.
-    """
-    if (server := find_running_server()) is not None:
-        return server
-    return start()
-
-
 def start() -> LocalServer:
-    """Starts the server in the background and waits until its API answers.
+    """Start the server in the background and wait until its API answers.
 
-    One that already runs is returned as it is.
+    One that already runs is returned as it is; two callers at once get the same one.
 
     Raises:
-        LocalServerError: It ended while it booted, or did not answer within three minutes.
+        LocalServerError: It ended while it started, or does not answer.
     """
-    prefect_home().mkdir(mode=0o700, parents=True, exist_ok=True)
-    with _held(prefect_home() / "cloudops-server.start.lock", BOOT_SECONDS + STOP_SECONDS):
-        if not is_alive():
-            _spawn(_choose_port())
-        return _wait_until_healthy()
+    files = server_files()
+    files.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _check_owner(files)
+    with _held(files.home / "cloudops-server.start.lock", START_SECONDS + STOP_SECONDS):
+        if not is_alive(files):
+            _spawn(files, _choose_port(files))
+        elif find_local_server() is None:
+            raise LocalServerError(
+                f"A local Prefect server that is not on this machine, or not visible here, holds "
+                f"{files.lock}: set PREFECT_API_URL to its address, or PREFECT_HOME to a directory "
+                "of this machine"
+            )
+        return _await_answer(files)
 
 
 def stop() -> LocalServer | None:
-    """Stops the server and waits until its process is gone; returns the one stopped, if any.
+    """Stop the server and wait until its process is gone; return the one stopped, if any.
 
     Raises:
-        LocalServerError: The process belongs to another user, or could not be ended.
+        LocalServerError: The process could not be ended.
     """
     server = find_local_server()
     if server is None:
         return None
     for signal_number in (signal.SIGTERM, signal.SIGKILL):
-        _send(server, signal_number)
-        if _until(lambda: not is_alive(), STOP_SECONDS):
+        with suppress(ProcessLookupError):
+            os.kill(server.pid, signal_number)
+        if wait_until(lambda: not is_alive(server_files()), STOP_SECONDS):
             return server
     raise LocalServerError(f"The local Prefect server (process {server.pid}) could not be stopped")
 
 
-def _send(server: LocalServer, signal_number: signal.Signals) -> None:
+def _check_owner(files: ServerFiles) -> None:
     try:
-        os.kill(server.pid, signal_number)
-    except ProcessLookupError:
-        pass
-    except PermissionError:
+        owner = files.lock.stat().st_uid
+    except FileNotFoundError:
+        return
+    if owner != os.geteuid():
         raise LocalServerError(
-            f"The local Prefect server (process {server.pid}) belongs to another user"
-        ) from None
+            f"{files.lock} belongs to the local Prefect server of {_user_name(owner)}: set "
+            "PREFECT_HOME to a directory of your own, or PREFECT_API_URL to the address of a server"
+        )
 
 
-def _spawn(port: int) -> None:
-    """Starts the process, which from then on holds the lock that says that it lives."""
-    with _held(lock_path(), 5) as life_lock, _new_log() as log:
-        # Whoever sees the lock held must not find the process of last time in the state.
-        state_path().unlink(missing_ok=True)
+def _user_name(uid: int) -> str:
+    try:
+        return f"the user {getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"the user with the id {uid}"
+
+
+def _spawn(files: ServerFiles, port: int) -> None:
+    """Start the process, which from then on holds the lock that says that it lives."""
+    with _held(files.lock, 5) as life_lock, _new_log(files) as log:
+        # A reader that sees the lock held must not find the previous process in the state.
+        files.state.unlink(missing_ok=True)
         process = subprocess.Popen(
             [
                 sys.executable,
                 "-m",
-                "cloudops_prefect.server_process",
+                PROCESS_MODULE,
                 "server",
                 "start",
                 f"--host={HOST}",
                 f"--port={port}",
             ],
-            cwd=prefect_home(),
-            env=_environment(port),
+            cwd=files.home,
+            env=_environment(files, port),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
             pass_fds=[life_lock],
             start_new_session=True,
         )
-        write_state({"pid": process.pid, "port": port})
+        write_state(files, {"pid": process.pid, "port": port})
 
 
-def _environment(port: int) -> dict[str, str]:
+def _environment(files: ServerFiles, port: int) -> dict[str, str]:
     from prefect.settings import get_current_settings
 
     # The server runs elsewhere, so what the current directory's files say must be handed over.
     own = get_current_settings().to_environment_variables(exclude_unset=True)
     fixed = {
         "PREFECT_API_URL": api_url(port),
-        "PREFECT_HOME": str(prefect_home()),
+        "PREFECT_HOME": str(files.home),
         "PREFECT_SERVER_API_BASE_PATH": "/api",
         "PREFECT_SERVER_UI_API_URL": api_url(port),
         "PREFECT_SERVER_UI_SERVE_BASE": "/",
@@ -138,9 +144,9 @@ def _environment(port: int) -> dict[str, str]:
 _ADDRESSES = {"PREFECT_API_KEY", "PREFECT_UI_API_URL", "PREFECT_UI_URL", "PREFECT_UI_SERVE_BASE"}
 
 
-def _choose_port() -> int:
-    """The port of last time, else Prefect's own, else any that is free."""
-    state = read_state()
+def _choose_port(files: ServerFiles) -> int:
+    """Return the port of last time, else Prefect's own, else any that is free."""
+    state = read_state(files)
     for port in ([state["port"]] if state else []) + [DEFAULT_PORT, 0]:
         with socket.socket() as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -149,23 +155,26 @@ def _choose_port() -> int:
     raise LocalServerError("No free port for the local Prefect server")
 
 
-def _wait_until_healthy() -> LocalServer:
-    _until(lambda: not is_alive() or find_running_server() is not None, BOOT_SECONDS)
-    server = find_local_server()
+def _await_answer(files: ServerFiles) -> LocalServer:
+    server = await_local_server()
     if server is not None and server.healthy:
         return server
-    what = "ended while it started" if server is None else f"did not answer in {BOOT_SECONDS:.0f} s"
+    told = f"; the end of its log ({files.log}):\n{_log_tail(files)}"
+    if server is None:
+        raise LocalServerError(f"The local Prefect server ended while it started{told}")
+    seconds = START_SECONDS if server.phase == "starting" else ANSWER_SECONDS
     raise LocalServerError(
-        f"The local Prefect server {what}; the end of its log ({log_path()}):\n{_log_tail()}"
+        f"The local Prefect server (process {server.pid}) did not answer in {seconds:.0f} s; to "
+        f"end it: cloudops server stop{told}"
     )
 
 
 @contextmanager
 def _held(path: Path, wait_seconds: float) -> Generator[int]:
-    """Holds an exclusive lock; a child that inherits the descriptor goes on holding it."""
+    """Hold an exclusive lock; a child that inherits the descriptor goes on holding it."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        if not _until(lambda: _try_lock(descriptor), wait_seconds):
+        if not wait_until(lambda: _try_lock(descriptor), wait_seconds):
             raise LocalServerError(f"Another process has held {path} for {wait_seconds:.0f} s")
         yield descriptor
     finally:
@@ -180,23 +189,16 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def _until(condition: Callable[[], bool], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not (met := condition()) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    return met
-
-
 @contextmanager
-def _new_log() -> Generator[int]:
+def _new_log(files: ServerFiles) -> Generator[int]:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_NOFOLLOW
-    descriptor = os.open(log_path(), flags, 0o600)
+    descriptor = os.open(files.log, flags, 0o600)
     try:
         yield descriptor
     finally:
         os.close(descriptor)
 
 
-def _log_tail(lines: int = 15) -> str:
-    text = log_path().read_text(errors="replace")
+def _log_tail(files: ServerFiles, lines: int = 15) -> str:
+    text = files.log.read_text(errors="replace")
     return "\n".join(line for line in text.splitlines()[-lines:] if line.strip())

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -198,15 +199,69 @@ def test_the_example_runs(cloudops):
     assert "\x1b" not in done.stdout
 
 
-def test_who_deploys_to_the_local_server_is_told_its_address(cloudops, tmp_path):
+def in_shell(cloudops: Cloudops, line: str, shell: str = "bash"):
+    """Runs a line as a person pastes it."""
+    argv = [shell, "--no-config", "-c"] if shell == "fish" else [shell, "-euc"]
+    return subprocess.run(
+        [*argv, line],
+        env=cloudops.env,
+        cwd=cloudops.cwd,
+        capture_output=True,
+        text=True,
+        timeout=90,
+    )
+
+
+def test_each_command_of_prefect_that_is_printed_works_when_it_is_pasted(cloudops, tmp_path):
     plan = tmp_path / "plan.yaml"
-    plan.write_text("commands: [run: echo hi]")
+    plan.write_text("commands: [{exec: [echo, hi], working_dir: /}]")
+    deploy = ["deploy", plan, "--name", "pasted", "--work-pool", "pasted"]
+    refused = cloudops(*deploy)
+    assert refused.returncode == 2
+    made = in_shell(cloudops, refused.stderr.split("`")[1])
+    assert made.returncode == 0, made.stdout + made.stderr
+    told = dict(re.findall(r"^(.+?): +(.*)$", cloudops(*deploy).stdout, re.MULTILINE))
+    both = [told["Before both"], told["Run it now"]]
+    ran = in_shell(cloudops, "\n".join(both))
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    # It is a run at the local server, and not at a server of Prefect's command.
+    assert len(cloudops.json("list", "--status", "pending")) == 1
+
+
+def test_an_address_that_is_configured_is_not_told(cloudops, tmp_path):
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("commands: [{exec: [echo, hi], working_dir: /}]")
+    refused = cloudops.look("deploy", plan, "--name", "x", "--work-pool", "none")
+    assert "`prefect work-pool create none" in refused.stderr
+    create_pool(cloudops.json("server", "status")["api"])
+    assert (
+        "server env" not in cloudops.look("deploy", plan, "--name", "x", "--work-pool", POOL).stdout
+    )
+
+
+@pytest.mark.parametrize(
+    ("shell", "line"),
+    [
+        ("bash", 'eval "$(cloudops server env)"'),
+        ("sh", 'eval "$(cloudops server env --shell sh)"'),
+        ("zsh", 'eval "$(cloudops server env --shell zsh)"'),
+        ("fish", 'eval "$(cloudops server env)"'),
+        ("fish", "cloudops server env --shell fish | source"),
+    ],
+)
+def test_a_shell_is_given_the_address_of_the_local_server(cloudops, shell, line):
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not installed")
+    done = in_shell(cloudops, f"{line}\nenv", shell)
     api = cloudops.json("server", "status")["api"]
-    create_pool(api)
-    deploy = ["deploy", plan, "--name", "told", "--work-pool", POOL]
-    told = f"export PREFECT_API_URL={api}\n"
-    assert told in cloudops(*deploy).stdout
-    assert told not in cloudops.look(*deploy).stdout
+    assert f"\nPREFECT_API_URL={api}\n" in done.stdout, done.stderr
+    assert cloudops.json("server", "env") == {"PREFECT_API_URL": api}
+
+
+def test_without_a_local_server_there_is_no_address(cloudops, tmp_path):
+    done = cloudops("server", "env", PREFECT_HOME=str(tmp_path))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith("to start it: cloudops server start\n")
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/deploying.md"])

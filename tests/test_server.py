@@ -113,7 +113,7 @@ def test_it_is_found_within_milliseconds_and_without_prefect(started):
 
 
 def test_starting_it_again_gives_the_same(started, started_home):
-    assert server.ensure().pid == int(started.facts["pid"])
+    assert local_server.await_local_server().pid == int(started.facts["pid"])
     assert server.start().pid == int(started.facts["pid"])
 
 
@@ -149,20 +149,22 @@ def test_stop_waits_until_the_process_is_gone(started, started_home):
     with pytest.raises(ConnectionRefusedError), socket.socket() as client:
         client.connect((local_server.HOST, stopped.port))
     assert server.stop() is None
-    assert server._choose_port() == stopped.port, "the port of last time comes first"
+    assert server._choose_port(local_server.server_files()) == stopped.port, (
+        "the port of last time comes first"
+    )
 
 
 def test_a_server_that_was_killed_is_not_running(home):
     lock = home / "cloudops-server.lock"
     with subprocess.Popen(
-        [sys.executable, "-c", LOCK_HOLDER, lock],
+        [sys.executable, "-c", LOCK_HOLDER, lock, local_server.PROCESS_MODULE],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "ready\n"
-        local_server.write_state({"pid": holder.pid, "port": 1})
+        local_server.write_state(local_server.server_files(), {"pid": holder.pid, "port": 1})
         found = local_server.find_local_server()
         assert found is not None
         assert (found.pid, found.healthy) == (holder.pid, False)
@@ -174,8 +176,8 @@ def test_a_server_that_was_killed_is_not_running(home):
 def test_a_port_that_is_taken_is_left_alone(home):
     with socket.create_server((local_server.HOST, 0)) as other:
         taken = other.getsockname()[1]
-        local_server.write_state({"pid": 0, "port": taken})
-        assert server._choose_port() not in {0, taken}
+        local_server.write_state(local_server.server_files(), {"pid": 0, "port": taken})
+        assert server._choose_port(local_server.server_files()) not in {0, taken}
 
 
 def test_a_server_that_ends_while_it_starts_is_reported_with_its_log(home):

@@ -7,9 +7,8 @@ from uuid import UUID
 
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.utilities.urls import url_for
 
-from cloudops_prefect import history
+from cloudops_prefect import history, local_api
 from cloudops_prefect.api_errors import api
 from cloudops_prefect.errors import ExecutionNotFoundError, InvalidPlanError, ValidationError
 from cloudops_prefect.naming import FLOW_NAMES
@@ -36,7 +35,7 @@ def ui_url(execution_id: UUID, *, in_plan: bool = False) -> str:
         execution_id: Which.
         in_plan: Whether it is one command of a plan.
     """
-    return url_for("task-run" if in_plan else "flow-run", obj_id=execution_id) or ""
+    return local_api.ui_url("task-run" if in_plan else "flow-run", execution_id)
 
 
 async def resolve(text: str) -> UUID:

@@ -3,45 +3,34 @@
 import logging
 import os
 
-from cloudops_prefect import env_secrets, local_server, server
+from cloudops_prefect import env_secrets, server
 from cloudops_prefect.cli.printing import error_line
+from cloudops_prefect.local_server import LocalServer, find_local_server
 
 
-def connect() -> str | None:
-    """Makes sure that there is an API to talk to; starts the local server if none is configured.
-
-    Returns:
-        The address of the local server's API, if none is configured.
+def connect() -> None:
+    """Make sure that there is an API to talk to; start the local server if none is configured.
 
     Raises:
         LocalServerError: It could not be started.
     """
-    from prefect.settings import get_current_settings
+    from cloudops_prefect.local_api import adopt_local_server, is_configured
 
     _quieten_prefect()
-    if get_current_settings().api.url is not None:
-        return None
-    local = local_server.find_running_server() or _awaited_local_server()
-    _use(local)
-    return local.url
+    adopt_local_server(None if is_configured() else _local_server())
 
 
-def _awaited_local_server() -> local_server.LocalServer:
-    if local_server.find_local_server() is not None:
+def _local_server() -> LocalServer:
+    found = find_local_server()
+    if found is not None and found.healthy:
+        return found
+    if found is not None:
         error_line("Waiting for the local Prefect server to answer ...")
-        return server.ensure()
+        return server.start()
     error_line("No Prefect API is configured: starting a local Prefect server (about 10 s) ...")
-    local = server.ensure()
-    error_line(f"It runs in the background, its UI is at {local.ui_url}")
-    return local
-
-
-def _use(local: local_server.LocalServer) -> None:
-    from prefect.context import refresh_global_settings_context
-
-    os.environ["PREFECT_API_URL"] = local.url
-    os.environ.setdefault("PREFECT_UI_URL", local.ui_url)
-    refresh_global_settings_context()
+    started = server.start()
+    error_line(f"It runs in the background, its UI is at {started.ui_url}")
+    return started
 
 
 # Where the classes of Prefect's handlers are; those of others are left alone.

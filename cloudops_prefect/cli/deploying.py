@@ -4,11 +4,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from prefect.utilities.urls import url_for
-
 from cloudops_prefect.api_errors import api
 from cloudops_prefect.cli import exit_codes, printing
 from cloudops_prefect.deployments import deploy_plan
+from cloudops_prefect.local_api import SET_ADDRESS, needs_address, ui_url
 from cloudops_prefect.naming import RUN_PLAN
 from cloudops_prefect.schedules import DEFAULT_TIMEZONE, next_runs
 from cloudops_prefect.shell_words import command_line, option
@@ -17,14 +16,11 @@ if TYPE_CHECKING:
     from cloudops_prefect.models import ExecutionPlan
 
 
-async def deploy(
-    plan: "ExecutionPlan", local_api: str | None, *, json: bool, **options: Any
-) -> int:
+async def deploy(plan: "ExecutionPlan", *, json: bool, **options: Any) -> int:
     """Makes a plan a deployment, and prints where it is and how it is run.
 
     Args:
         plan: What it runs.
-        local_api: The API's address, where Prefect's own commands would not find it.
         json: Whether that is printed as JSON.
         options: Those of `deploy_plan`.
     """
@@ -34,7 +30,7 @@ async def deploy(
         printing.error_line(f"warning: {warning}")
     runs = await _next_runs(deployment_id)
     name = f"{RUN_PLAN}/{options['name']}"
-    ui = url_for("deployment", obj_id=deployment_id) or ""
+    ui = ui_url("deployment", deployment_id)
     if json:
         made = {"id": deployment_id, "name": name, "ui": ui, "paused": options["paused"]}
         made |= {"schedule": _schedule(**options), "next_runs": runs, "warnings": warnings}
@@ -42,8 +38,8 @@ async def deploy(
         return exit_codes.COMPLETED
     printing.line(f"Deployed {name}")
     _print_schedule(_schedule(**options), runs, paused=options["paused"])
-    if local_api is not None:
-        printing.line(f"Before both:    export PREFECT_API_URL={local_api}")
+    if needs_address():
+        printing.line(f"Before both:    {SET_ADDRESS}")
     run = command_line("prefect", "deployment", "run", name)
     worker = command_line("prefect", "worker", "start", *option("--pool", options["work_pool"]))
     printing.line(f"Run it now:     {run}")

@@ -127,13 +127,12 @@ def deploy(  # noqa: PLR0913
         Leave the schedule at rest.
     """
     loaded = valid_plan(plan, json=json)
-    local_api = connect()
+    connect()
     from cloudops_prefect.cli import deploying
 
     return run_async(
         deploying.deploy(
             loaded,
-            local_api,
             json=json,
             name=name,
             work_pool=work_pool,

@@ -47,11 +47,11 @@ def run_async(coroutine: Coroutine[Any, Any, int]) -> int:
     return asyncio.run(coroutine)
 
 
-def connect() -> str | None:
-    """Makes sure that there is an API to talk to; returns its address if none is configured."""
+def connect() -> None:
+    """Makes sure that there is an API to talk to."""
     from cloudops_prefect.cli import connection
 
-    return connection.connect()
+    connection.connect()
 
 
 def valid_plan(path: Path, *, json: bool) -> "ExecutionPlan":

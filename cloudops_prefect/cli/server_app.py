@@ -1,11 +1,12 @@
 """The commands of `cloudops server`."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cyclopts import App
 
 from cloudops_prefect.cli import exit_codes, printing
 from cloudops_prefect.cli.arguments import Json
+from cloudops_prefect.errors import ExecutionError
 
 if TYPE_CHECKING:
     from cloudops_prefect.local_server import LocalServer
@@ -42,8 +43,34 @@ def status(*, json: Json = False) -> int:
     return _print_server(find_local_server(), json=json)
 
 
+@server_app.command
+def env(*, shell: Literal["bash", "zsh", "sh", "fish"] = "bash", json: Json = False) -> int:
+    """Print the line by which Prefect's own commands find the local server.
+
+    In bash and zsh, run it with: eval "$(cloudops server env)". In fish, run it with:
+    cloudops server env --shell fish | source
+
+    Parameters
+    ----------
+    shell
+        The kind of shell that runs the line; bash if absent.
+    """
+    from cloudops_prefect.local_server import find_local_server
+
+    local = find_local_server()
+    if local is None:
+        raise ExecutionError("no local server is running; to start it: cloudops server start")
+    if json:
+        printing.json_document({"PREFECT_API_URL": local.url})
+    else:
+        # Fish knows `export` too, as a function.
+        assignment = "set -gx PREFECT_API_URL " if shell == "fish" else "export PREFECT_API_URL="
+        printing.line(f"{assignment}{local.url}")
+    return exit_codes.COMPLETED
+
+
 def _print_server(local: "LocalServer | None", *, json: bool) -> int:
-    state = "stopped" if local is None else "running" if local.healthy else "starting"
+    state = "stopped" if local is None else local.phase
     facts: dict[str, object] = {"status": state}
     if local is not None:
         facts |= {"ui": local.ui_url, "api": local.url, "pid": local.pid, "log": local.log_path}
