@@ -75,8 +75,7 @@ async def _deployment(client: PrefectClient, name: str) -> UUID:
     except ObjectNotFound:
         command = prefect_command("deploy", "--all")
         raise ExecutionError(
-            f"there is no deployment {name!r}; in a clone, this makes those of this package: "
-            f"{command}"
+            f"there is no deployment {name!r}; in a clone `{command}` creates those of this package"
         ) from None
 
 

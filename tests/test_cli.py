@@ -264,7 +264,7 @@ def test_without_a_local_server_there_is_no_address(cloudops, tmp_path):
     assert done.stderr.endswith("to start it: cloudops server start\n")
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/deploying.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/deploying.md", "docs/flows.md"])
 def test_pages_tell_prefect_the_address_of_the_local_server(cloudops, page, tmp_path):
     (step,) = [s for s in steps(ROOT / page) if s.block.remarks.get("needs") == "the local server"]
     # What a profile keeps is no setting of the other tests.
