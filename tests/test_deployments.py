@@ -390,6 +390,45 @@ def test_a_settings_block_tells_how_long_a_deployed_command_may_take(kept):
     assert ["CLOUDOPS_MAX_TIMEOUT_MS=900000" in warning for warning in warnings] == [True]
 
 
+TEMPLATES = [
+    "docker ps --format '{{ .Names }}'",
+    "{{ .ID }}",
+    "at {{ HOME }}",
+    "${{ outputs.a.b }}",
+]
+
+
+@pytest.mark.server
+def test_prefect_deploy_erases_templates_that_cloudops_deploy_keeps(deployed, tmp_path):
+    commands = [{"command": {"type": "exec", "program": "echo", "args": TEMPLATES}}]
+    plan = {"commands": [command | {"working_dir": "/"} for command in commands]}
+    by_prefect = {
+        "name": "by-prefect",
+        "entrypoint": "cloudops_prefect.flows.run_plan",
+        "work_pool": {"name": POOL},
+        "parameters": {"plan": plan},
+    }
+    (tmp_path / "prefect.yaml").write_text(
+        json.dumps({"name": "shop", "pull": [], "deployments": [by_prefect]})
+    )
+    prefect(deployed.api, deployed.home, "--no-prompt", "deploy", "--all", cwd=tmp_path)
+    (made,) = deployed.deployment("run-plan/by-prefect")["parameters"]["plan"]["commands"]
+    assert made["command"]["args"] == [
+        "docker ps --format ''",
+        f"at {os.environ['HOME']}",
+        "$",
+    ]
+
+    (tmp_path / "plan.json").write_text(json.dumps(plan))
+    deploy = ["deploy", tmp_path / "plan.json", "--name", "by-cloudops", "--work-pool", POOL]
+    assert deployed.cloudops(*deploy)[0] == 0
+    (made,) = deployed.deployment("run-plan/by-cloudops")["parameters"]["plan"]["commands"]
+    assert made["command"]["args"] == TEMPLATES
+    run = deployed.ended(deployed.start("run-plan/by-cloudops", {}))
+    result = deployed.engine(lambda engine: engine.get_result(run["id"]))
+    assert result.stdout == f"{' '.join(TEMPLATES)}\n"
+
+
 HOSTILE = """it's a "night" of $HOME and `id`"""
 
 
