@@ -1,11 +1,11 @@
-"""What an engine's surroundings lack, and the automations that tell of what has died."""
+"""Examine what an engine needs, and create the automations that report what has died."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
@@ -53,30 +53,38 @@ _IN_PROCESS_POOLS = ResourceSpecification(
 )
 
 
+Level = Literal["ok", "note", "broken"]
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """One thing that was examined.
 
     Attributes:
+        subject: The thing.
+        detail: Its condition.
+        level: `note` if it is not set up, which a new machine need not be; `broken` if it does not
+            work as it should.
         advice: What to do, empty if nothing.
     """
 
     subject: str
     detail: str
+    level: Level = "ok"
     advice: str = ""
 
     @property
     def ok(self) -> bool:
         """Whether nothing has to be done."""
-        return not self.advice
+        return self.level == "ok"
 
 
 async def examine(config: ExecutionConfig, *, fix: bool = False) -> list[Finding]:
-    """Looks at everything that an engine needs, the API first.
+    """Examine everything that an engine needs, the API first.
 
     Args:
         config: As the engine's.
-        fix: Creates what is missing on the server, and mends what was altered there.
+        fix: Whether to create what is missing on the server, and to repair what was altered there.
     """
     findings = [_log_directory(config)]
     try:
@@ -88,8 +96,8 @@ async def examine(config: ExecutionConfig, *, fix: bool = False) -> list[Finding
             )
             findings.insert(0, Finding("API", f"{client.api_url} (Prefect {version})"))
     except ExecutionIOError as error:
-        advice = "set PREFECT_API_URL, or run: cloudops server start"
-        findings.insert(0, Finding("API", str(error).removeprefix("IO error: "), advice))
+        detail, _, advice = str(error).removeprefix("IO error: ").partition("; ")
+        findings.insert(0, Finding("API", detail, "broken", advice or "set PREFECT_API_URL"))
     return findings
 
 
@@ -158,7 +166,7 @@ async def _crash_detection(client: PrefectClient, *, fix: bool) -> Finding:
     frequency = get_current_settings().flows.heartbeat_frequency
     if frequency is None:
         advice = "set PREFECT_FLOWS_HEARTBEAT_FREQUENCY"
-        return Finding("crash detection", "flows send no heartbeats", advice)
+        return Finding("crash detection", "flows send no heartbeats", "note", advice)
     window = timedelta(seconds=HEARTBEATS * frequency)
     return await _automation(client, "crash detection", crash_automation, window, fix=fix)
 
@@ -177,7 +185,8 @@ async def _automation(
     if fault is None:
         return Finding(subject, f"the server has {wanted.name!r}")
     if not fix:
-        return Finding(subject, fault, "run: cloudops doctor --fix")
+        level = "broken" if existing else "note"
+        return Finding(subject, fault, level, "to set it up: cloudops doctor --fix")
     if not existing:
         await client.create_automation(wanted)
         return Finding(subject, f"created {wanted.name!r}, after {window.total_seconds():.0f} s")
@@ -194,7 +203,8 @@ async def _automation(
 def _fault(existing: list[Automation], wanted: AutomationCore) -> str | None:
     name, window = wanted.name, _window(wanted)
     if not existing:
-        return f"the server has no automation {name!r}: what dead workers leave stays so for ever"
+        does = wanted.description
+        return f"not set up: no automation {does[:1].lower()}{does[1:]}"
     if len(existing) > 1:
         return f"the server has {len(existing)} automations {name!r}"
     automation = existing[0]
@@ -240,5 +250,5 @@ def _log_directory(config: ExecutionConfig) -> Finding:
     try:
         os.close(open_directory(path))
     except ExecutionIOError as error:
-        return Finding("log directory", str(error), "set CLOUDOPS_LOG_DIR")
+        return Finding("log directory", str(error), "broken", "set CLOUDOPS_LOG_DIR")
     return Finding("log directory", str(path))

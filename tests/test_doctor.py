@@ -1,13 +1,17 @@
 """`cloudops doctor`, and the automation that it creates, against a real server."""
 
+import json
 import os
 import subprocess
 import sys
 from datetime import datetime, timedelta
 from uuid import uuid4
 
+import anyio
+import anyio.to_thread
 import pytest
 from engines import until
+from in_process import Cloudops
 from prefect.client.orchestration import get_client
 from prefect.events.actions import DoNothing
 from prefect.events.clients import get_events_client
@@ -16,6 +20,7 @@ from prefect.events.schemas.events import Event
 from prefect.states import Completed, Pending, Running
 from workers import create_pool
 
+from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.crashes import error_of_state
 from cloudops_prefect.doctor import (
     HEARTBEAT,
@@ -46,10 +51,15 @@ def findings_of(findings) -> dict[str, bool]:
     return {finding.subject: finding.ok for finding in findings}
 
 
+def levels_of(findings) -> dict[str, str]:
+    return {finding.subject: finding.level for finding in findings}
+
+
 async def test_what_is_missing_is_named_and_created_once(client, config):
     before = await examine(config)
-    missing = dict.fromkeys(AUTOMATIONS, False)
-    assert findings_of(before) == {"API": True, "log directory": True} | missing
+    missing = dict.fromkeys(AUTOMATIONS, "note")
+    assert levels_of(before) == {"API": "ok", "log directory": "ok"} | missing
+    assert not any(finding.ok for finding in before[-2:])
     assert all("doctor --fix" in finding.advice for finding in before[-2:])
     for _ in range(2):
         assert all(findings_of(await examine(config, fix=True)).values())
@@ -92,7 +102,7 @@ async def test_an_automation_that_was_altered_is_mended_in_place(client, config,
     alter(altered)
     await client.delete_automation(automation.id)
     altered_id = await client.create_automation(altered)
-    assert not findings_of(await examine(config))["crash detection"]
+    assert levels_of(await examine(config))["crash detection"] == "broken"
     await examine(config, fix=True)
     assert findings_of(await examine(config))["crash detection"]
     (mended,) = await client.read_automations_by_name(NAME)
@@ -207,5 +217,25 @@ def test_the_command_says_what_is_wrong_and_how_to_mend_it(api, tmp_path):
         timeout=60,
     )
     assert done.returncode == 1
-    assert f"no  API: the Prefect API at {NOWHERE} does not answer" in done.stdout
+    assert f"broken  API: the Prefect API at {NOWHERE} does not answer\n" in done.stdout
+    assert "        is PREFECT_API_URL right?\n" in done.stdout
     assert "/dev/null is not a directory" in done.stdout
+
+
+async def test_the_command_fails_for_what_is_broken_and_not_for_what_is_not_set_up(
+    client, api, tmp_path
+):
+    cloudops = Cloudops(api, tmp_path)
+    new = await anyio.to_thread.run_sync(cloudops, "doctor")
+    assert (new.returncode, new.stderr) == (0, "")
+    for subject in AUTOMATIONS:
+        assert f"note    {subject}: not set up: " in new.stdout
+    fixed = await anyio.to_thread.run_sync(cloudops, "doctor", "--fix")
+    assert (fixed.returncode, "note" in fixed.stdout) == (0, False)
+    (automation,) = await client.read_automations_by_name(NAME)
+    await client.pause_automation(automation.id)
+    broken = await anyio.to_thread.run_sync(cloudops, "doctor", "--json")
+    assert broken.returncode == 1
+    levels = {one["subject"]: one["level"] for one in json.loads(broken.stdout)}
+    assert levels == levels_of(await examine(ExecutionConfig(log_dir=tmp_path)))
+    assert levels["crash detection"] == "broken"

@@ -14,12 +14,14 @@ if TYPE_CHECKING:
 
 @app.command
 def doctor(*, fix: Annotated[bool, Parameter(negative="")] = False, json: Json = False) -> int:
-    """Look for what is missing; the exit code is 1 if something is.
+    """Examine what cloudops needs; the exit code is 1 if something is broken.
+
+    What is merely not set up is a note.
 
     Parameters
     ----------
     fix
-        Create what is missing on the server.
+        Create what is missing on the server, and repair what was altered there.
     json
         Print JSON.
     """
@@ -37,20 +39,21 @@ async def _examine(*, fix: bool, json: bool) -> int:
     else:
         for finding in findings:
             _print(finding)
-    sound = all(finding.ok for finding in findings)
-    return exit_codes.COMPLETED if sound else exit_codes.FAILED
+    is_broken = any(finding.level == "broken" for finding in findings)
+    return exit_codes.FAILED if is_broken else exit_codes.COMPLETED
 
 
 def _print(finding: "Finding") -> None:
-    printing.line(f"{'ok' if finding.ok else 'no':<3} {finding.subject}: {finding.detail}")
-    if not finding.ok:
-        printing.line(f"    {finding.advice}")
+    printing.line(f"{finding.level:<8}{finding.subject}: {finding.detail}")
+    if finding.advice:
+        printing.line(f"{'':<8}{finding.advice}")
 
 
 def _fields(finding: "Finding") -> dict[str, object]:
     return {
         "subject": finding.subject,
         "ok": finding.ok,
+        "level": finding.level,
         "detail": finding.detail,
         "advice": finding.advice,
     }
