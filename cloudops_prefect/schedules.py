@@ -117,7 +117,9 @@ async def _check_next_run(schedule: SCHEDULE_TYPES) -> None:
             raise
         runs = []
     if not runs:
-        raise ValueError("there is no such time from now on")
+        is_rule = isinstance(schedule, RRuleSchedule)
+        hint = "; a rule without DTSTART begins in 2020" if is_rule else ""
+        raise ValueError(f"there is no such time from now on{hint}")
 
 
 def _checked_cron(cron: str) -> str:

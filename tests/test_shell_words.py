@@ -65,7 +65,7 @@ def unquoted(source: str) -> Iterator[str]:
         for part in node.values if isinstance(node, ast.JoinedStr) else []:
             if isinstance(part, ast.Constant):
                 text += str(part.value)
-            elif re.search(r"\b(cloudops|prefect) [a-z][^`;]*$", text):
+            elif re.search(r"\b(cloudops|prefect) [a-z][^`;:]*[\s'\"=/]$", text):
                 yield ast.unparse(node)
             elif "command_line" not in ast.unparse(part):
                 text += "{}"
@@ -78,4 +78,6 @@ def test_a_command_that_is_printed_is_made_by_command_line(module):
 
 def test_a_value_in_a_command_is_found():
     assert [*unquoted("f'run: prefect deployment run {name}'")]
+    assert [*unquoted("f'run: prefect deployment run run-plan/{name}'")]
+    assert not [*unquoted("f'to end it: cloudops server stop{reason}'")]
     assert not [*unquoted("f'`cloudops list` has no {name}'")]
