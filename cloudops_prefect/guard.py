@@ -6,8 +6,9 @@ environments: it is told nothing while commands come and go.
 
 What if we are killed while a command is being started? Between fork and exec the child has our
 environment, without a mark; but it also has our end of the pipe, which doesn't end before the child
-has closed it, a few microseconds before its exec. That moment, and that of a process that forks
-while the guard looks, is why the guard wants to find nothing twice, some time apart.
+has closed it, a few microseconds before its exec. So the guard waits for the pipe's end, also when
+it has seen ours. That last moment, and that of a process that forks while the guard looks, is why
+the guard wants to find nothing several times, some time apart.
 """
 
 from __future__ import annotations

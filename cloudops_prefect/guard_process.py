@@ -25,6 +25,9 @@ FAREWELL = b"."
 
 _GRACE_PERIOD = 0.5
 _BETWEEN_LOOKS = 0.1
+_EMPTY_LOOKS_AFTER_KILL = 5
+_LONGEST_SPAWN_SECONDS = 10.0
+"""How long a child may take from its fork to its exec, on a machine that has no time for it."""
 
 
 def main(mark: str, guarded: int) -> None:
@@ -32,8 +35,11 @@ def main(mark: str, guarded: int) -> None:
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(signum, signal.SIG_IGN)
     _wait_for_end(guarded)
-    orderly = bool(select.select([0], [], [], 0)[0]) and os.read(0, 1) == FAREWELL
-    _stop(ProcessTree(ProcessTable(), mark), empty_looks_wanted=1 if orderly else 2)
+    if _pipe_is_readable() and os.read(0, 1) == FAREWELL:
+        _stop(mark, empty_looks_wanted=1, spawn_deadline=0)
+    else:
+        spawn_deadline = time.monotonic() + _LONGEST_SPAWN_SECONDS
+        _stop(mark, _EMPTY_LOOKS_AFTER_KILL, spawn_deadline)
 
 
 def _wait_for_end(guarded: int) -> None:
@@ -51,18 +57,31 @@ def _wait_for_end(guarded: int) -> None:
         poll.poll()
 
 
-def _stop(tree: ProcessTree, empty_looks_wanted: int) -> None:
+def _pipe_is_readable() -> bool:
+    return bool(select.select([0], [], [], 0)[0])
+
+
+def _stop(mark: str, empty_looks_wanted: int, spawn_deadline: float) -> None:
+    """Stop what belongs to `mark` until looks at all processes find nothing of it.
+
+    A child between fork and exec has no mark yet, but holds the pipe until just before its exec.
+    Looks count only once the pipe has ended; after `spawn_deadline` something else holds it.
+    """
     deadline = time.monotonic() + _GRACE_PERIOD
     empty_looks = 0
+    tree = ProcessTree(ProcessTable(), mark)
     while True:
         members = tree.look()
         if members:
-            empty_looks, empty_looks_wanted = 0, 2
+            empty_looks, empty_looks_wanted = 0, _EMPTY_LOOKS_AFTER_KILL
             (tree.kill if time.monotonic() >= deadline else tree.terminate)(members)
         else:
-            empty_looks += 1
+            if _pipe_is_readable() or time.monotonic() >= spawn_deadline:
+                empty_looks += 1
             if empty_looks == empty_looks_wanted:
                 return
+            # A table reads each process once, perhaps before the exec that gives it the mark.
+            tree = ProcessTree(ProcessTable(), mark)
         _wait_for_one(tree.pidfds(members))
 
 

@@ -189,6 +189,34 @@ class TestAKilledFlow:
         forked.kill()
         await soon(lambda: processes(mark) == [])
 
+    async def test_leaves_nothing_that_was_between_fork_and_exec(self, tmp_path):
+        mark, leave = uuid.uuid4().hex, tmp_path / "leave"
+        code = (
+            "import ctypes, os, sys, time\n"
+            "from cloudops_prefect import guard\n"
+            "from cloudops_prefect.process_tree import MARK_VARIABLE, marked\n"
+            "env = {**os.environ, MARK_VARIABLE: marked(guard.ensure() + '.1')}\n"
+            # Nothing that Python does at a fork: the child has the pipe, as before any exec.
+            "if ctypes.PyDLL(None).fork() == 0:\n"
+            "    while not os.path.exists(sys.argv[1]): time.sleep(0.01)\n"
+            "    os.execve('/bin/sleep', ['sleep', '60'], env)\n"
+            "print('forked', flush=True); time.sleep(60)"
+        )
+        process = subprocess.Popen(  # noqa: ASYNC220
+            [sys.executable, "-c", code, str(leave)],
+            env={**os.environ, "PYTHONPATH": str(PROJECT), "CLOUDOPS_TEST_MARK": mark},
+            stdout=subprocess.PIPE,
+        )
+        assert process.stdout.readline() == b"forked\n"
+        process.stdout.close()
+        process.kill()
+        process.wait()
+        killed = anyio.current_time()
+        await soon(lambda: not guards_of(process.pid) or anyio.current_time() > killed + 1)
+        leave.touch()
+        await soon(lambda: processes(mark) == [], seconds=BOUND)
+        await soon(lambda: guards_of(process.pid) == [], seconds=BOUND)
+
 
 class TestTheGuard:
     async def test_ends_with_a_flow_that_ends(self, flow):
