@@ -18,6 +18,10 @@ pytest_plugins = ["skips"]
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+# Under make, a make within would print the directories that it enters.
+for variable in ("MAKEFLAGS", "MAKELEVEL", "MFLAGS"):
+    os.environ.pop(variable, None)
+
 # Started in the background or by nohup, the tests and what they start would ignore what they send.
 for ignored, handler in {
     signal.SIGHUP: signal.SIG_DFL,
