@@ -38,6 +38,7 @@ from cloudops_prefect.spawn import (
     wait_without_reaping,
 )
 from cloudops_prefect.stop_request import StopRequest, Wakeup
+from cloudops_prefect.termination import look, terminate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping, Sequence
@@ -52,7 +53,6 @@ _numbers = itertools.count(1)
 
 _SETTLING = 0.2
 _LONGEST_SETTLING = 1.0
-_PATIENCE = 10.0
 _UNKNOWN_RETURNCODE = 255
 """What asyncio reports where somebody else has waited for the child; ours, too, if nobody can."""
 
@@ -245,7 +245,7 @@ class _Command:
         In `exec > >(tee log)` the shell ends before tee has passed on what it printed. A process
         that can't print, or stays silent, has nothing that we would lose.
         """
-        members = await self._look(since=self._exited_at)
+        members = await look(self._tree, self._watch, since=self._exited_at)
         self._last_output = self._loop.time()
         end = self._last_output + _LONGEST_SETTLING
         while members and any(pipe.open for pipe in self._pipes):
@@ -255,53 +255,18 @@ class _Command:
                 break
             with CancelScope(shield=True):
                 await self._pause(_SETTLING / 10)
-            members = await self._look()
+            members = await look(self._tree, self._watch)
         return members
 
     async def _stop(self, grace_period: float) -> None:
-        """SIGTERM, a grace period, SIGKILL, until two looks in a row find nothing.
-
-        Two, because a process can hide from one: where pids have run over, it may be born behind
-        the look, of a parent that ends before it.
-        """
-        now = self._loop.time()
-        deadline, complaint = now + grace_period, now + grace_period + _PATIENCE
-        empty_looks, untouchable = 0, False
-        self._tree.terminate(await self._look())
-        while empty_looks < 2:
-            members = await self._look()
-            if not members and (self._exited or untouchable):
-                empty_looks += 1
-                continue
-            empty_looks = 0
-            now = self._loop.time()
-            if now >= deadline:
-                self._tree.kill(members)
-                untouchable = self._tree.leader_is_untouchable()
-            else:
-                self._tree.terminate_orphans(members, leader_alive=not self._exited)
-            if now >= complaint:
-                self._complain(members)
-                complaint = now + _PATIENCE
-            with self._watching(members):
-                await self._pause(min(max(deadline - now, 0.02), 0.1))
+        await terminate(self._tree, grace_period, lambda: self._exited, self._watch)
 
     def _describe(self, members: list[Member]) -> tuple[Description, ...]:
         return tuple(self._tree.describe(member.process.pid) for member in members)
 
-    async def _look(self, since: float | None = None) -> list[Member]:
-        """Look for members of the tree, again and again if it takes that."""
-        while True:
-            try:
-                return self._tree.look(since)
-            except OSError as error:
-                _log.warning("can't look for processes of pid %d: %s", self._pid, error)
-            with CancelScope(shield=True):
-                await self._pause(0.1)
-
-    def _complain(self, members: list[Member]) -> None:
-        pids = [member.process.pid for member in members] + [self._pid] * (not self._exited)
-        _log.warning("SIGKILL has not ended yet: %s", ", ".join(map(str, pids)))
+    async def _watch(self, members: list[Member], seconds: float) -> None:
+        with self._watching(members):
+            await self._pause(seconds)
 
     @contextmanager
     def _watching(self, members: list[Member]) -> Generator[None]:
