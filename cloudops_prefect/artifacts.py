@@ -98,6 +98,9 @@ def results_table(
         }
         for request, result in zip(plan.commands, results, strict=True)
     ]
+    if any(result.leftovers for result in results):
+        for row, result in zip(rows, results, strict=True):
+            row["stopped in the background"] = ", ".join(result.leftovers)
     return ArtifactCreate(
         key=RESULTS_KEY,
         type="table",

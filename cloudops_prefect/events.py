@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from cloudops_prefect.journal import Position
-    from cloudops_prefect.models import ExecutionEvent
+    from cloudops_prefect.models import ExecutionEvent, ExecutionResult
 
 _log = logging.getLogger(__name__)
 
@@ -344,13 +344,20 @@ def _is_of_several(event: ExecutionEvent) -> bool:
 def _summary(event: ExecutionEvent, name: str) -> str:
     match event:
         case CompletedEvent(result=result):
-            return f"{name} completed after {result.duration.total_seconds():.1f} s"
+            took = f"{result.duration.total_seconds():.1f} s"
+            return f"{name} completed after {took}{leftovers_text(result)}"
         case FailedEvent(error=error):
             return f"{name} failed: {error}"
         case ProgressEvent(completed=completed, total=total, current_command=current):
             return f"{completed} of {total} done" + (f", {current}" if current else "")
         case _:
             return f"{name} {event.event_type}"
+
+
+def leftovers_text(result: ExecutionResult) -> str:
+    """Return what is added to a sentence about a result that has leftovers."""
+    stopped = ", ".join(result.leftovers)
+    return f"; stopped in the background: {stopped}" if stopped else ""
 
 
 def _print(stream: TextIO, line: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -34,10 +35,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from uuid import UUID
 
+    from cloudops_prefect.background import BackgroundProcesses
     from cloudops_prefect.config import ExecutionConfig
     from cloudops_prefect.models import ExecutionRequest
     from cloudops_prefect.process import Description
     from cloudops_prefect.redaction import Redactor
+
+logger = logging.getLogger("cloudops_prefect.execution")
 
 NOT_STARTED = -1
 # The least that any Linux passes in all is twice as much. To add up the environment takes time.
@@ -58,6 +62,8 @@ class CommandExecution:
             it, besides those of variables that `ExecutionConfig.redact_env` names. They and ``env``
             are to be known before the log is opened.
         stop: Asks for the end of the command; ``reason`` becomes the result's status.
+        background: What `ExecutionRequest.keep_background` has left running; to be ended by
+            `end_background`.
         started_at: When the program was started, or it turned out that it can't be; None before.
     """
 
@@ -72,6 +78,7 @@ class CommandExecution:
     log: OutputLog | None = None
     started_at: datetime | None = None
     result: ExecutionResult | None = None
+    background: BackgroundProcesses | None = None
     _redactor: Redactor | None = None
 
     @property
@@ -117,6 +124,7 @@ class CommandExecution:
             log = self.log or self.open()
             with log:
                 outcome = await self._run_process(log)
+                self.background = outcome.background
                 log.flush()
                 for note in self._notes(outcome):
                     log.note(note)
@@ -124,6 +132,18 @@ class CommandExecution:
             return self.fail(error, started)
         self.result = self._ended(outcome)
         return self.result
+
+    async def end_background(self) -> None:
+        """Stop what the command was to leave running in the background; twice is once."""
+        if self.background is None:
+            return
+        for survivor in await self.background.stop(self.config.grace_period_ms / 1000):
+            logger.warning("%s", self._still_running(survivor))
+
+    def kill_background(self) -> None:
+        """End at once what `end_background` has not ended, where nobody can wait for that."""
+        if self.background is not None:
+            self.background.kill()
 
     def fail(self, error: Exception, started: datetime | None = None) -> ExecutionResult:
         """Ends an execution that goes no further as failed, with exit code -1."""
@@ -169,6 +189,7 @@ class CommandExecution:
                 timeout=self._timeout_ms / 1000,
                 grace_period=self.config.grace_period_ms / 1000,
                 on_started=self._on_started,
+                keep_background=request.keep_background,
             )
 
     def _placed(self, path: Path | None) -> Path | None:
@@ -188,13 +209,21 @@ class CommandExecution:
         error = "; ".join(part for part in parts if part) or None
         # What was held back and our notes are in the log by now: no line is later than the end.
         ended = datetime.now(UTC)
-        return self._result(status, outcome.returncode, error, outcome.started_at, ended)
+        result = self._result(status, outcome.returncode, error, outcome.started_at, ended)
+        return result.model_copy(update={"leftovers": self._leftovers(outcome)})
+
+    def _leftovers(self, outcome: ProcessOutcome) -> list[str]:
+        stopped = [one for one in outcome.leftovers if one not in outcome.survivors]
+        return [self._describe(one) for one in stopped]
 
     def _notes(self, outcome: ProcessOutcome) -> Iterable[str]:
-        for leftover in outcome.leftovers:
-            if leftover not in outcome.survivors:
-                yield f"stopped a process left in the background: {self._describe(leftover)}"
+        for leftover in self._leftovers(outcome):
+            yield f"stopped a process left in the background: {leftover}"
         yield from map(self._still_running, outcome.survivors)
+        if (background := outcome.background) is not None:
+            unread = "; what it prints from now on is not kept" if background.can_print else ""
+            for process in map(self._describe, background.descriptions):
+                yield f"runs in the background until the run ends: {process}{unread}"
 
     def _still_running(self, survivor: Description) -> str:
         return f"still running, as another user's process: {self._describe(survivor)}"

@@ -121,6 +121,11 @@ class ExecutionRequest(FrozenModel):
     timeout_ms: Count | None = Field(
         default=None, description="Milliseconds; the configuration's default if absent"
     )
+    keep_background: Flag = Field(
+        default=False,
+        description="Leave processes that the command puts into the background running until the "
+        "run ends or is cancelled",
+    )
     output_log_path: OptionalPath = Field(
         default=None,
         description="File that gets a second copy of what the command prints; a relative path "

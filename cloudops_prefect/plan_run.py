@@ -15,6 +15,7 @@ from cloudops_prefect.models import ExecutionRequest, ExecutionResult, Execution
 from cloudops_prefect.naming import shown_name
 from cloudops_prefect.publishing import PendingResult
 from cloudops_prefect.records import ResultRecord
+from cloudops_prefect.run_background import background_of_run
 from cloudops_prefect.states import state_of
 from cloudops_prefect.tasks import CommandRun, record_task_run, run_command_task
 
@@ -90,7 +91,10 @@ class PlanRun:
 
     async def run(self) -> dict[int, ExecutionResult]:
         """Runs everything, and returns how each command ended."""
-        async with anyio.create_task_group() as tasks:
+        async with (
+            background_of_run(self.control, self.executions),
+            anyio.create_task_group() as tasks,
+        ):
             for index in [index for index, count in enumerate(self._waiting_for) if count == 0]:
                 tasks.start_soon(self._run_node, tasks, index)
         return self.results

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from anyio import CancelScope
 
 from cloudops_prefect import guard
+from cloudops_prefect.background import BackgroundProcesses
 from cloudops_prefect.errors import SpawnFailedError
 from cloudops_prefect.kernel import open_pidfd
 from cloudops_prefect.process_tree import (
@@ -59,7 +60,7 @@ _UNKNOWN_RETURNCODE = 255
 
 @dataclass(frozen=True, slots=True)
 class ProcessOutcome:
-    """How a command ended. Nothing of it runs any more, except what `survivors` says."""
+    """How a command ended. Nothing of it runs, except `survivors` and `background`."""
 
     returncode: int
     ended_by: EndedBy
@@ -69,6 +70,8 @@ class ProcessOutcome:
     """Background processes that had to be stopped after the main process had ended."""
     survivors: tuple[Description, ...] = ()
     """Processes that another user's rights kept from being stopped (started through sudo, say)."""
+    background: BackgroundProcesses | None = None
+    """Processes that were left running because the caller wanted that; it has to stop them."""
 
 
 async def run_process(  # noqa: PLR0913 (one keyword for each thing that is the caller's to say)
@@ -81,12 +84,14 @@ async def run_process(  # noqa: PLR0913 (one keyword for each thing that is the 
     timeout: float | None,
     grace_period: float,
     on_started: Callable[[int], None] | None = None,
+    keep_background: bool = False,
 ) -> ProcessOutcome:
     """Run a command to its end and return only when nothing of its process tree is left.
 
     stdin is empty. The process leads a session of its own. What it leaves in the background is
-    stopped as well. If the surrounding task is cancelled, or a callback raises, the tree is stopped
-    all the same before that goes on.
+    stopped as well, unless `keep_background` is set and the command ended by itself. If the
+    surrounding task is cancelled, or a callback raises, the tree is stopped all the same before
+    that goes on.
 
     Args:
         argv: The program, by name (looked up in `env`'s PATH) or path, and its arguments.
@@ -97,6 +102,7 @@ async def run_process(  # noqa: PLR0913 (one keyword for each thing that is the 
         timeout: Seconds from the start after which the command is stopped.
         grace_period: Seconds from SIGTERM to SIGKILL.
         on_started: Called with the pid once the program runs.
+        keep_background: Leave processes in the background running; the outcome has them.
 
     Raises:
         SpawnFailedError: The program can't be started. The message names it and the reason.
@@ -110,7 +116,7 @@ async def run_process(  # noqa: PLR0913 (one keyword for each thing that is the 
         raise SpawnFailedError(f"the guard process can't be started: {error}") from error
     spawned = spawn(argv, env={**env, MARK_VARIABLE: marked(mark)}, cwd=cwd)
     try:
-        command = _Command(spawned, mark, on_output, stop)
+        command = _Command(spawned, mark, on_output, stop, keep_background=keep_background)
     except BaseException:
         _table.remove(mark, spawned.popen.pid)
         spawned.abandon()
@@ -132,7 +138,11 @@ class _Command:
         mark: str,
         on_output: Callable[[Stream, bytes], None],
         stop: StopRequest,
+        *,
+        keep_background: bool,
     ) -> None:
+        self._keep_background = keep_background
+        self._background: BackgroundProcesses | None = None
         self._started_at = datetime.now(UTC)
         self._loop = asyncio.get_running_loop()
         self._started = self._loop.time()
@@ -165,25 +175,51 @@ class _Command:
     async def run(self, timeout: float | None, grace_period: float) -> ProcessOutcome:
         """Wait for the end, or bring it about."""
         ended_by = await self._end(timeout)
-        leftovers: list[Member] = []
-        if ended_by == "exit":
-            leftovers = await self._settle()
-        descriptions = self._describe(leftovers)
-        if leftovers or ended_by != "exit":
+        left = await self._settle() if ended_by == "exit" else []
+        descriptions = self._describe(left)
+        if left and self._keep_background:
+            self._drain()
+            if not self._is_to_stop:
+                return self._leave_running(descriptions)
+        if left or ended_by != "exit":
             # anyio's own cancellation comes back each time that it is caught.
             with CancelScope(shield=True):
-                await self._stop(grace_period)
+                await terminate(self._tree, grace_period, lambda: self._exited, self._watch)
         survivors = self._describe(self._tree.untouchable())
         if not self._exited:
             survivors = (self._tree.describe(self._pid), *survivors)
-        for pipe in self._pipes:
-            pipe.drain()
+        self._drain()
         returncode = self._reap()
         if (error := self._interrupted or self._failure) is not None:
             raise error
         ended_at = datetime.now(UTC)
         return ProcessOutcome(
             returncode, ended_by, self._started_at, ended_at, descriptions, survivors
+        )
+
+    @property
+    def _is_to_stop(self) -> bool:
+        wanted = self._stop_request.requested or self._interrupted is not None
+        return wanted or self._failure is not None
+
+    def _drain(self) -> None:
+        for pipe in self._pipes:
+            pipe.drain()
+
+    def _leave_running(self, descriptions: tuple[Description, ...]) -> ProcessOutcome:
+        """Give the processes that are left to the caller."""
+        returncode = self._read_exit_code()
+        output = [pipe.fd for pipe in self._pipes if pipe.open]
+        self._background = BackgroundProcesses(self._tree, descriptions, output)
+        for pipe in self._pipes:
+            pipe.detach()
+        self._popen.returncode = returncode
+        return ProcessOutcome(
+            returncode,
+            "exit",
+            self._started_at,
+            datetime.now(UTC),
+            background=self._background,
         )
 
     def close(self) -> None:
@@ -199,7 +235,8 @@ class _Command:
                 self._tree.kill(self._tree.look())
             with suppress(subprocess.TimeoutExpired):
                 self._popen.wait(1)
-        self._tree.close()
+        if self._background is None:
+            self._tree.close()
         for pipe in self._pipes:
             pipe.close()
         if self._pidfd is not None:
@@ -250,16 +287,12 @@ class _Command:
         end = self._last_output + _LONGEST_SETTLING
         while members and any(pipe.open for pipe in self._pipes):
             silent_until = min(self._last_output + _SETTLING, end)
-            hurry = self._stop_request.requested or self._interrupted is not None
-            if hurry or self._loop.time() >= silent_until:
+            if self._is_to_stop or self._loop.time() >= silent_until:
                 break
             with CancelScope(shield=True):
                 await self._pause(_SETTLING / 10)
             members = await look(self._tree, self._watch)
         return members
-
-    async def _stop(self, grace_period: float) -> None:
-        await terminate(self._tree, grace_period, lambda: self._exited, self._watch)
 
     def _describe(self, members: list[Member]) -> tuple[Description, ...]:
         return tuple(self._tree.describe(member.process.pid) for member in members)
@@ -310,6 +343,20 @@ class _Command:
             self._loop.remove_reader(self._pidfd)
         self._wakeup.set()
 
+    def _read_exit_code(self) -> int:
+        """Return the exit code of the main process, which stays a zombie where that is possible."""
+        if not hasattr(os, "waitid"):
+            # Python before 3.13 on macOS: from now on the pid may be that of another process.
+            self._tree.forget_leader()
+            return self._wait()
+        try:
+            ended = os.waitid(os.P_PID, self._pid, os.WEXITED | os.WNOWAIT)
+        except ChildProcessError:
+            return self._wait()
+        assert ended is not None, "it is None only where WNOHANG is given"  # noqa: S101
+        has_exited = ended.si_code == os.CLD_EXITED
+        return ended.si_status if has_exited else -ended.si_status
+
     def _reap(self) -> int:
         """Let the kernel forget the main process, once it has ended. Its pid may be reused then."""
         self._tree.close()
@@ -317,14 +364,16 @@ class _Command:
             threading.Thread(target=os.waitpid, args=(self._pid, 0), daemon=True).start()
             self._popen.returncode = _UNKNOWN_RETURNCODE
             return _UNKNOWN_RETURNCODE
+        self._popen.returncode = self._wait()
+        return self._popen.returncode
+
+    def _wait(self) -> int:
         try:
             _, status = os.waitpid(self._pid, 0)
         except ChildProcessError:
             _log.warning("somebody else has waited for pid %d: its exit code is lost", self._pid)
-            self._popen.returncode = _UNKNOWN_RETURNCODE
-        else:
-            self._popen.returncode = os.waitstatus_to_exitcode(status)
-        return self._popen.returncode
+            return _UNKNOWN_RETURNCODE
+        return os.waitstatus_to_exitcode(status)
 
 
 def _start_anew() -> None:

@@ -112,6 +112,11 @@ class ProcessTable:
             if leader is not None and self._leaders.get(leader) == mark:
                 del self._leaders[leader]
 
+    def forget_leader(self, leader: int) -> None:
+        """Forget a leader whose pid may be reused, and keep what was seen to descend from it."""
+        with self._lock:
+            self._leaders.pop(leader, None)
+
     def look(self, mark: str, since: float | None = None) -> set[Process]:
         """Every process seen so far that belongs to `mark`, without its leader; some have ended.
 
@@ -280,6 +285,12 @@ class ProcessTree:
         except OSError as error:
             return isinstance(error, PermissionError)
         return False
+
+    def forget_leader(self) -> None:
+        """Stop signalling the leader's group: its pid may be reused from now on."""
+        if self.leader is not None:
+            self.table.forget_leader(self.leader)
+        self.leader = None
 
     def describe(self, pid: int) -> Description:
         """What a process is to a person who looks for it."""

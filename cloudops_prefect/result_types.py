@@ -41,7 +41,8 @@ class ExecutionResult(FrozenModel):
 
     `exit_code` is -N if signal N ended the command, -1 if it couldn't be started, and absent if it
     never ran. `stdout` and `stderr` are the last part of each stream, whole unless the field beside
-    it says that it was truncated.
+    it says that it was truncated. `leftovers` are the background processes that had to be stopped
+    after the command had ended, each as its command line and pid.
     """
 
     id: UUID = Field(description="The request's id")
@@ -57,6 +58,7 @@ class ExecutionResult(FrozenModel):
     error: Text | None = None
     stdout_truncated: bool = False
     stderr_truncated: bool = False
+    leftovers: list[str] = Field(default_factory=list[str])
 
     @classmethod
     def not_run(cls, request: "ExecutionRequest", execution_id: UUID, reason: str) -> Self:
@@ -173,6 +175,7 @@ class PlanExecutionResult(FrozenModel):
             error=self._error(),
             stdout_truncated=any(result.stdout_truncated for result in self.results),
             stderr_truncated=any(result.stderr_truncated for result in self.results),
+            leftovers=[leftover for result in self.results for leftover in result.leftovers],
         )
 
     def _failures(self) -> list[ExecutionResult]:

@@ -96,7 +96,8 @@ class OutputPipe:
     ) -> None:
         self.open = True
         """Whether anybody can still print into it."""
-        self._fd = fd
+        self.fd = fd
+        """Where it is read from, as long as it is open."""
         self._loop = loop
         self._deliver = deliver
         self._size = _PIPE_SIZE
@@ -104,22 +105,27 @@ class OutputPipe:
         loop.add_reader(fd, self._read)
 
     def drain(self) -> None:
-        """Read what is in the pipe now, whoever still holds it open, and close it."""
-        left = _unread(self._fd) if self.open else 0
+        """Read what is in the pipe now, whoever still holds it open."""
+        left = _unread(self.fd) if self.open else 0
         while left > 0 and (read := self._read()):
             left -= read
-        self.close()
+
+    def detach(self) -> None:
+        """Stop reading, and leave the file descriptor to somebody else."""
+        if self.open:
+            self.open = False
+            remove_reader(self._loop, self.fd)
 
     def close(self) -> None:
         """Stop reading."""
         if self.open:
             self.open = False
-            remove_reader(self._loop, self._fd)
-            os.close(self._fd)
+            remove_reader(self._loop, self.fd)
+            os.close(self.fd)
 
     def _read(self) -> int:
         try:
-            chunk = os.read(self._fd, self._size)
+            chunk = os.read(self.fd, self._size)
         except BlockingIOError:
             return 0
         if chunk:
@@ -137,7 +143,7 @@ class OutputPipe:
         self._size = _LARGE_PIPE_SIZE
         if sys.platform == "linux":
             with suppress(OSError):
-                fcntl.fcntl(self._fd, fcntl.F_SETPIPE_SZ, _LARGE_PIPE_SIZE)
+                fcntl.fcntl(self.fd, fcntl.F_SETPIPE_SZ, _LARGE_PIPE_SIZE)
 
 
 def _reason(error: Exception, program: str, env: Mapping[str, str], cwd: Path | None) -> str:

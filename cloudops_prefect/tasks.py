@@ -25,6 +25,7 @@ from cloudops_prefect.naming import api_credentials, shown_name
 from cloudops_prefect.output import OutputReader
 from cloudops_prefect.output_feed import OutputFeed
 from cloudops_prefect.recording import TaskRunRecord
+from cloudops_prefect.run_background import end_with_called_flow
 from cloudops_prefect.services import Services, current_services, open_here
 from cloudops_prefect.states import cancelled_state, error_of, state_of
 
@@ -61,6 +62,7 @@ async def _run(request: ExecutionRequest) -> ExecutionResult:
     async with current_services() as services:
         run = _unprepared(request, services)
         await _run_and_publish(run, services)
+        await end_with_called_flow(run.execution)
         result = run.execution.result_with_output()
         if run.flow_run_id is not None:
             await services.publisher.flush(run.flow_run_id)

@@ -46,6 +46,7 @@ requests = st.builds(
     env_from=st.lists(texts, max_size=2),
     working_dir=st.none() | words.map(Path),
     timeout_ms=st.none() | st.integers(-(2**31), 2**53),
+    keep_background=st.booleans(),
     output_log_path=st.none() | words.map(Path),
     metadata=st.builds(
         ExecutionMetadata,

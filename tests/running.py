@@ -42,7 +42,9 @@ class Running:
     def stdout(self) -> bytes:
         return bytes(self.output["stdout"])
 
-    async def run(self, argv, *, timeout=None, grace_period=0.5, cwd=None) -> ProcessOutcome:
+    async def run(
+        self, argv, *, timeout=None, grace_period=0.5, cwd=None, keep_background=False
+    ) -> ProcessOutcome:
         self.outcome = await run_process(
             argv,
             env=self.env,
@@ -52,6 +54,7 @@ class Running:
             timeout=timeout,
             grace_period=grace_period,
             on_started=self._on_started,
+            keep_background=keep_background,
         )
         return self.outcome
 

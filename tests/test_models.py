@@ -223,6 +223,7 @@ class TestRequests:
             "env_from": [],
             "working_dir": None,
             "timeout_ms": None,
+            "keep_background": False,
             "output_log_path": None,
             "metadata": {"source": None, "conversation_id": None, "tags": {}},
         }
@@ -236,6 +237,7 @@ class TestRequests:
             "env_from": ["command-environment/deploy"],
             "working_dir": "/tmp",
             "timeout_ms": 500,
+            "keep_background": True,
             "output_log_path": "out.log",
             "metadata": {"source": "ci", "conversation_id": "7", "tags": {"team": "ops"}},
         }
@@ -251,6 +253,7 @@ class TestRequests:
             {"timeout_ms": "500"},
             {"timeout_ms": 1.5},
             {"timeout_ms": True},
+            {"keep_background": "yes"},
             {"working_dir": ""},
             {"output_log_path": ""},
             {"metadata": {"tags": {"a": 1}}},
@@ -539,6 +542,7 @@ class TestResults:
             "error": "Execution timeout after 250ms",
             "stdout_truncated": True,
             "stderr_truncated": False,
+            "leftovers": ["sleep 60 (pid 7)"],
         }
         read = ExecutionResult.model_validate_json(json.dumps(document))
         assert json.loads(read.model_dump_json()) == document
@@ -598,7 +602,14 @@ class TestResults:
             [
                 result(stdout="a\n", stderr="x", exit_code=0, started_at=NOW, completed_at=NOW),
                 result("cancelled", error="not run"),
-                result("failed", stdout="b\n", exit_code=3, error="three", stderr_truncated=True),
+                result(
+                    "failed",
+                    stdout="b\n",
+                    exit_code=3,
+                    error="three",
+                    stderr_truncated=True,
+                    leftovers=["a"],
+                ),
                 result("failed", exit_code=4, error="four", started_at=NOW, completed_at=later),
             ],
             total_duration=timedelta(seconds=9),
@@ -607,6 +618,7 @@ class TestResults:
         assert (outcome.status, outcome.exit_code, outcome.error) == ("failed", 3, "three")
         assert (outcome.stdout, outcome.stderr) == ("a\nb\n", "x")
         assert (outcome.stdout_truncated, outcome.stderr_truncated) == (False, True)
+        assert outcome.leftovers == ["a"]
         assert (outcome.started_at, outcome.completed_at) == (NOW, later)
         assert outcome.duration == timedelta(seconds=9)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from cloudops_prefect.cli import printing
 from cloudops_prefect.cli.plain_text import coloured, plain
 from cloudops_prefect.cli.positions import Positions
+from cloudops_prefect.events import leftovers_text
 from cloudops_prefect.models import (
     CancelledEvent,
     CompletedEvent,
@@ -60,7 +61,8 @@ def _text(event: "ExecutionEvent") -> str | None:
         case StdoutEvent() | StderrEvent():
             return event.line
         case CompletedEvent():
-            return f"-- completed in {printing.seconds(event.result.duration)}"
+            took = printing.seconds(event.result.duration)
+            return f"-- completed in {took}{leftovers_text(event.result)}"
         case FailedEvent():
             return f"-- failed: {event.error}"
         case CancelledEvent():

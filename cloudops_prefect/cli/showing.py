@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from cloudops_prefect.cli import exit_codes, printing
 from cloudops_prefect.cli.api import ui_url
 from cloudops_prefect.cli.names import command_names
-from cloudops_prefect.cli.summary import plan_summary
+from cloudops_prefect.cli.summary import STOPPED, plan_summary
 from cloudops_prefect.cli.views import view_of
 from cloudops_prefect.models import ExecutionPlan, ExecutionResult, PlanExecutionResult
 from cloudops_prefect.naming import api_credentials
@@ -75,3 +75,5 @@ def _print_command_ending(result: ExecutionResult) -> None:
     # Standard output is the command's own.
     how = f": {result.error}" if result.error else f" in {printing.seconds(result.duration)}"
     printing.error_line(f"{result.status.value}{how}")
+    for leftover in result.leftovers:
+        printing.error_line(f"{STOPPED} {leftover}")

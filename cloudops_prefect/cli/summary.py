@@ -11,6 +11,8 @@ from cloudops_prefect.cli.plain_text import printable
 if TYPE_CHECKING:
     from cloudops_prefect.models import ExecutionResult, PlanExecutionResult
 
+STOPPED = "stopped a process left in the background:"
+
 _LAST_LINES = 10
 _LAST_BYTES = 16_384
 _NAMED = 5
@@ -30,6 +32,8 @@ def plan_summary(result: "PlanExecutionResult", names: Sequence[str]) -> None:
     for name, command in zip(names, result.results, strict=True):
         if command.error and not (command.started_at is None and command.error in many):
             printing.line(f"{name}: {command.error}")
+        for leftover in command.leftovers:
+            printing.line(f"{name}: {STOPPED} {leftover}")
         if command.status in {"failed", "timeout"}:
             _print_end(command)
     for error, count in many.items():
@@ -50,6 +54,7 @@ def command_summary(result: "ExecutionResult") -> None:
         "duration": printing.seconds(result.duration),
         "log": str(result.log_path or ""),
         "error": result.error or "",
+        "stopped": "\n           ".join(result.leftovers),
     }
     for name, value in rows.items():
         if value:
