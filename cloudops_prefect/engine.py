@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import aclosing
 from functools import partial
 from http.client import NOT_FOUND
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 from uuid import UUID
 
 import anyio
@@ -25,7 +25,14 @@ from cloudops_prefect.events import EventHandler, FanOutHandler
 from cloudops_prefect.execution import check_paths
 from cloudops_prefect.graph import Wiring
 from cloudops_prefect.local_api import ui_url
-from cloudops_prefect.models import ExecutionPlan, ExecutionRequest, ExecutionStatus, require
+from cloudops_prefect.models import (
+    CommandExecutionId,
+    ExecutionPlan,
+    ExecutionRequest,
+    ExecutionStatus,
+    PlanExecutionId,
+    require,
+)
 from cloudops_prefect.run_origin import RunOrigin
 from cloudops_prefect.runtime import Runtime
 from cloudops_prefect.sources import Ids, RunsHere, ToldByApi
@@ -99,7 +106,7 @@ class ExecutionEngine:
 
     async def execute(
         self, request: ExecutionRequest, *, idempotency_key: str | None = None
-    ) -> UUID:
+    ) -> CommandExecutionId:
         """Starts a command and returns at once with the execution's id.
 
         Args:
@@ -115,7 +122,8 @@ class ExecutionEngine:
         request.validate(self.config)
         if self._deployments is None:
             check_paths(request)
-        return await self._start(Work(request, self._origin()), idempotency_key)
+        execution_id = await self._start(Work(request, self._origin()), idempotency_key)
+        return CommandExecutionId(execution_id)
 
     async def execute_plan(
         self,
@@ -123,7 +131,7 @@ class ExecutionEngine:
         *,
         idempotency_key: str | None = None,
         file: PlanFile | None = None,
-    ) -> UUID:
+    ) -> PlanExecutionId:
         """Start a plan and return at once with the execution's id.
 
         Args:
@@ -143,7 +151,8 @@ class ExecutionEngine:
         if self._deployments is None:
             for request, waits_for in zip(plan.commands, wiring.predecessors, strict=True):
                 check_paths(request, later=bool(waits_for))
-        return await self._start(Work(plan, self._origin(file)), idempotency_key)
+        execution_id = await self._start(Work(plan, self._origin(file)), idempotency_key)
+        return PlanExecutionId(execution_id)
 
     async def get_status(self, execution_id: UUID | str) -> ExecutionStatus:
         """Returns where an execution stands."""
@@ -207,13 +216,29 @@ class ExecutionEngine:
         """Returns the address of a run in Prefect's UI; empty if the API has no known UI."""
         return self._runtime.run_in_context(ui_url, "flow-run", self._newest(execution_id))
 
+    @overload
+    async def wait(
+        self, execution_id: CommandExecutionId, *, timeout: float | None = None
+    ) -> ExecutionResult: ...
+
+    @overload
+    async def wait(
+        self, execution_id: PlanExecutionId, *, timeout: float | None = None
+    ) -> PlanExecutionResult: ...
+
+    @overload
+    async def wait(
+        self, execution_id: UUID | str, *, timeout: float | None = None
+    ) -> ExecutionResult | PlanExecutionResult: ...
+
     async def wait(
         self, execution_id: UUID | str, *, timeout: float | None = None
     ) -> ExecutionResult | PlanExecutionResult:
-        """Waits for the end of an execution and returns how it ended.
+        """Wait for the end of an execution and return how it ended.
 
         Args:
-            execution_id: Which.
+            execution_id: Which. Type checkers know the kind of the result if it comes from
+                `execute`, `execute_plan` or `resume` of such an id.
             timeout: Seconds to wait at most.
 
         Raises:
@@ -273,6 +298,15 @@ class ExecutionEngine:
 
         is_running = partial(self._runtime.is_running, flow_run_id)
         return RunsHere(is_running, partial(self._ask, find), told)
+
+    @overload
+    async def resume(self, execution_id: CommandExecutionId) -> CommandExecutionId: ...
+
+    @overload
+    async def resume(self, execution_id: PlanExecutionId) -> PlanExecutionId: ...
+
+    @overload
+    async def resume(self, execution_id: UUID | str) -> UUID: ...
 
     async def resume(self, execution_id: UUID | str) -> UUID:
         """Runs what has not completed of an execution that has ended; returns its id.

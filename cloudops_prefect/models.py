@@ -24,6 +24,7 @@ from cloudops_prefect.errors import (
 from cloudops_prefect.frozen import Count, Flag, FrozenModel, Text, as_any_of
 from cloudops_prefect.result_types import (
     CancelledEvent,
+    CommandExecutionId,
     CompletedEvent,
     ExecutionEvent,
     ExecutionResult,
@@ -31,6 +32,7 @@ from cloudops_prefect.result_types import (
     ExecutionStatus,
     ExecutionSummary,
     FailedEvent,
+    PlanExecutionId,
     PlanExecutionResult,
     ProgressEvent,
     StartedEvent,
@@ -58,6 +60,8 @@ __all__ = [
     "DependencyGraphStrategy",
     "ExecutionStrategy",
     "ExecutionPlan",
+    "CommandExecutionId",
+    "PlanExecutionId",
     "ExecutionStatus",
     "ExecutionResult",
     "ExecutionStats",

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, NewType, Self
 from uuid import UUID
 
 from pydantic import Discriminator, Field, NonNegativeInt, model_validator
@@ -14,6 +14,13 @@ from cloudops_prefect.frozen import FrozenModel, ShownPath, Text
 
 if TYPE_CHECKING:
     from cloudops_prefect.models import ExecutionPlan, ExecutionRequest
+
+
+CommandExecutionId = NewType("CommandExecutionId", UUID)
+"""The id of a single command's execution. It is a plain `UUID` that type checkers tell apart."""
+
+PlanExecutionId = NewType("PlanExecutionId", UUID)
+"""The id of a plan's execution. It is a plain `UUID` that type checkers tell apart."""
 
 
 def _now() -> datetime:

@@ -118,6 +118,19 @@ async def test_two_equal_commands_of_a_plan_are_two_commands(api, config, tmp_pa
     assert counter.read_text() == "x\nx\n"
 
 
+async def test_ids_are_plain_ones_and_may_be_pasted(api, config):
+    plan = ExecutionPlan(commands=[shell("echo done")])
+    async with ExecutionEngine(config) as engine:
+        of_command = await engine.execute(shell("echo done"))
+        of_plan = await engine.execute_plan(plan)
+        for execution_id in (of_command, of_plan):
+            # No class of ours, of which json, pickle or a database would have to know.
+            assert type(execution_id) is UUID
+            result = await engine.wait(str(execution_id))
+            assert await engine.wait(execution_id) == result
+            assert result.execution_id == execution_id
+
+
 async def test_resume_runs_what_failed_and_not_what_completed(api, config, tmp_path):
     counter, gate = tmp_path / "counter", tmp_path / "gate"
     plan = ExecutionPlan(commands=[shell(f"echo x >> {counter}"), shell(f"test -e {gate}")])

@@ -5,8 +5,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from documents import steps
 
 import cloudops_prefect
+
+ROOT = Path(__file__).parents[1]
 
 
 def run(code):
@@ -28,20 +31,58 @@ def test_type_checkers_see_what_is_exported():
 
 TYPED = """
 from typing import assert_type
-from cloudops_prefect import ExecutionPlan, PlanExecutionResult, compile_plan
+from uuid import UUID
+from cloudops_prefect import (
+    ExecutionEngine,
+    ExecutionPlan,
+    ExecutionRequest,
+    ExecutionResult,
+    PlanExecutionResult,
+    compile_plan,
+)
 
-async def run(plan: ExecutionPlan) -> None:
-    result = await compile_plan(plan)()
-    assert_type(result, PlanExecutionResult)
+async def run(engine: ExecutionEngine, request: ExecutionRequest, plan: ExecutionPlan) -> None:
+    _ = assert_type(await compile_plan(plan)(), PlanExecutionResult)
+    of_command = await engine.execute(request)
+    _ = assert_type(await engine.wait(of_command), ExecutionResult)
+    _ = assert_type(await engine.wait(await engine.resume(of_command)), ExecutionResult)
+    of_plan = await engine.execute_plan(plan)
+    _ = assert_type(await engine.wait(of_plan, timeout=60), PlanExecutionResult)
+    _ = assert_type(await engine.wait(await engine.resume(of_plan)), PlanExecutionResult)
+    known: UUID = of_plan
+    for other in (known, str(known), plan.id, await engine.resume(known)):
+        _ = assert_type(await engine.wait(other), ExecutionResult | PlanExecutionResult)
 """
 
 
-def test_type_checkers_know_what_a_compiled_plan_returns(tmp_path):
-    (tmp_path / "program.py").write_text(TYPED)
-    checker = Path(sys.executable).with_name("basedpyright")
-    argv = [checker, "--level", "error", "--pythonpath", sys.executable, "program.py"]
-    checked = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True)
-    assert checked.returncode == 0, checked.stdout
+CHECKERS = {
+    # It reads all of Prefect for a minute the first time.
+    "mypy": ["--strict", "--cache-dir", str(ROOT / ".pytest_cache/mypy")],
+    "basedpyright": ["--pythonpath", sys.executable],
+}
+
+
+@pytest.fixture(params=CHECKERS)
+def check_types(request, tmp_path):
+    def check(program: str) -> None:
+        (tmp_path / "program.py").write_text(program)
+        checker = Path(sys.executable).with_name(request.param)
+        argv = [checker, *CHECKERS[request.param], "program.py"]
+        checked = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True)
+        assert checked.returncode == 0, checked.stdout
+
+    return check
+
+
+def test_type_checkers_know_what_is_returned(check_types):
+    check_types(TYPED)
+
+
+def test_type_checkers_pass_the_readmes_example(check_types):
+    (example,) = [
+        step.block.text for step in steps(ROOT / "README.md") if step.block.language == "python"
+    ]
+    check_types(example)
 
 
 @pytest.mark.parametrize(("name", "module"), seen_by_type_checkers().items())
