@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from secrets import token_hex
 
 import psutil
 import pytest
@@ -18,6 +19,9 @@ from cloudops_prefect.process_tree import (
     stamp_of,
 )
 
+# Of these tests alone: the same tests may run on this machine for somebody else.
+OWNER = token_hex(8)
+MARK = f"{OWNER}.1"
 LAST_PID = Path("/proc/sys/kernel/ns_last_pid")
 
 
@@ -49,22 +53,26 @@ def pids(tree: ProcessTree) -> set[int]:
 class TestEvidence:
     @pytest.mark.parametrize("kernel", [this_kernel(), Psutil()])
     def test_a_mark_in_the_environment(self, children, kernel):
-        tree = ProcessTree(ProcessTable(kernel), "ab.1")
-        inner, other = children(mark="99.1:ab.1:cd.7"), children(mark="ab.12")
+        tree = ProcessTree(ProcessTable(kernel), MARK)
+        inner, other = children(mark=f"99.1:{MARK}:cd.7"), children(mark=f"{OWNER}.12")
         assert pids(tree) == {inner.pid}
         assert other.pid not in pids(tree)
 
     @pytest.mark.parametrize("kernel", [this_kernel(), Psutil()])
     def test_an_owners_mark_finds_all_of_its_commands(self, children, kernel):
-        tree = ProcessTree(ProcessTable(kernel), "ab")
-        first, second, _ = children(mark="ab.1"), children(mark="ab.2"), children(mark="abc.1")
+        tree = ProcessTree(ProcessTable(kernel), OWNER)
+        first, second, _ = (
+            children(mark=MARK),
+            children(mark=f"{OWNER}.2"),
+            children(mark=f"{OWNER}c.1"),
+        )
         assert pids(tree) == {first.pid, second.pid}
 
     @pytest.mark.parametrize("kernel", [this_kernel(), Psutil()])
     def test_a_parent_in_the_tree(self, children, kernel):
         leader = children("bash", "-c", "env -i setsid sleep 60 & echo $!; wait", stdout=-1)
         pid = int(leader.stdout.readline())
-        tree = ProcessTree(ProcessTable(kernel), "ab.1", leader.pid)
+        tree = ProcessTree(ProcessTable(kernel), MARK, leader.pid)
         assert pids(tree) == {pid}
         os.kill(pid, signal.SIGKILL)
 
@@ -74,7 +82,7 @@ class TestEvidence:
             "bash", "-c", "(env -i sleep 60 & echo $!)", stdout=-1, start_new_session=True
         )
         pid = int(leader.stdout.readline())
-        tree = ProcessTree(ProcessTable(kernel), "ab.1", leader.pid)
+        tree = ProcessTree(ProcessTable(kernel), MARK, leader.pid)
         # The subshell in between belongs to it as long as it lives.
         _until(lambda: pids(tree) == {pid})
         os.kill(pid, signal.SIGKILL)
@@ -82,42 +90,42 @@ class TestEvidence:
     def test_a_stamp(self, children):
         child = children()
         table = ProcessTable()
-        tree = ProcessTree(table, "ab.1")
-        this_kernel().give_stamp(child.pid, stamp_of("ab.1"))
+        tree = ProcessTree(table, MARK)
+        this_kernel().give_stamp(child.pid, stamp_of(MARK))
         assert pids(tree) == {child.pid}
-        assert pids(ProcessTree(ProcessTable(), "ab")) == {child.pid}
-        assert pids(ProcessTree(ProcessTable(), "ab.2")) == set()
+        assert pids(ProcessTree(ProcessTable(), OWNER)) == {child.pid}
+        assert pids(ProcessTree(ProcessTable(), f"{OWNER}.2")) == set()
 
     def test_a_stamp_is_given_to_those_too_that_are_there_already(self, children):
         child = children("bash", "-c", "bash -c 'sleep 60 & echo $!; wait' & wait", stdout=-1)
         grandchild = int(child.stdout.readline())
-        this_kernel().give_stamp(child.pid, stamp_of("ab.1"))
+        this_kernel().give_stamp(child.pid, stamp_of(MARK))
         stamp = this_kernel().stamp(grandchild)
         os.kill(grandchild, signal.SIGKILL)
-        assert stamp == stamp_of("ab.1")
+        assert stamp == stamp_of(MARK)
 
     def test_a_stamp_that_is_there_is_kept(self, children):
         child = children()
-        for mark in ("ab.1", "ab.2"):
+        for mark in (MARK, f"{OWNER}.2"):
             this_kernel().give_stamp(child.pid, stamp_of(mark))
-        assert this_kernel().stamp(child.pid) == stamp_of("ab.1")
+        assert this_kernel().stamp(child.pid) == stamp_of(MARK)
 
     def test_a_guard_belongs_to_nobody(self, children):
-        tree = ProcessTree(ProcessTable(), "ab.1")
-        child = children("env", "CLOUDOPS_GUARD=cd", "sleep", "60", mark="ab.1")
+        tree = ProcessTree(ProcessTable(), MARK)
+        child = children("env", "CLOUDOPS_GUARD=cd", "sleep", "60", mark=MARK)
         _until(lambda: this_kernel().argv(child.pid)[:1] == ["sleep"])
         assert pids(tree) == set()
 
     def test_nobody_is_a_member_without_evidence(self, children):
-        tree = ProcessTree(ProcessTable(), "ab.1")
+        tree = ProcessTree(ProcessTable(), MARK)
         children()
         assert pids(tree) == set()
 
     def test_marks_are_added_to_those_that_we_have(self, monkeypatch):
         monkeypatch.delenv(MARK_VARIABLE, raising=False)
-        assert marked("ab.1") == "ab.1"
+        assert marked(MARK) == MARK
         monkeypatch.setenv(MARK_VARIABLE, "99.1")
-        assert marked("ab.1") == "99.1:ab.1"
+        assert marked(MARK) == f"99.1:{MARK}"
 
     def test_stamps_of_different_commands_differ(self):
         owners = ["0123456789abcdef", "0123456789abcdee"]
@@ -128,8 +136,8 @@ class TestEvidence:
 
 class TestIdentity:
     def test_what_was_seen_once_stays_a_member(self, children):
-        tree = ProcessTree(ProcessTable(), "ab.1")
-        child = children(sys.executable, "-c", REPLACED, mark="ab.1", stdin=-1)
+        tree = ProcessTree(ProcessTable(), MARK)
+        child = children(sys.executable, "-c", REPLACED, mark=MARK, stdin=-1)
         assert pids(tree) == {child.pid}
         child.stdin.write(b"\n")
         child.stdin.close()
@@ -137,8 +145,8 @@ class TestIdentity:
         assert pids(tree) == {child.pid}
 
     def test_a_zombie_is_gone(self, children):
-        tree = ProcessTree(ProcessTable(), "ab.1")
-        child = children(mark="ab.1")
+        tree = ProcessTree(ProcessTable(), MARK)
+        child = children(mark=MARK)
         assert pids(tree) == {child.pid}
         os.kill(child.pid, signal.SIGKILL)
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
@@ -166,8 +174,8 @@ class TestIdentity:
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root may choose a pid")
     def test_a_reused_pid_is_never_signalled(self, children):
         def reuse() -> tuple[ProcessTree, list, subprocess.Popen] | None:
-            tree = ProcessTree(ProcessTable(), "ab.1")
-            first = children(mark="ab.1")
+            tree = ProcessTree(ProcessTable(), MARK)
+            first = children(mark=MARK)
             members = tree.look()
             first.kill()
             first.wait()
@@ -187,12 +195,12 @@ class TestIdentity:
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root may choose a pid")
     def test_a_reused_pid_is_looked_at_again(self, children):
         def reuse() -> tuple[ProcessTree, subprocess.Popen] | None:
-            tree = ProcessTree(ProcessTable(), "ab.1")
+            tree = ProcessTree(ProcessTable(), MARK)
             stranger = children()
             assert pids(tree) == set()
             stranger.kill()
             stranger.wait()
-            member = _with_pid(stranger.pid, children, mark="ab.1")
+            member = _with_pid(stranger.pid, children, mark=MARK)
             return None if member is None else (tree, member)
 
         tree, member = _once_there_is(reuse)
@@ -208,8 +216,8 @@ class TestIdentity:
 
 class TestSignals:
     def test_untouchable_members_are_set_aside(self, children, monkeypatch):
-        tree = ProcessTree(ProcessTable(), "ab.1")
-        child = children(mark="ab.1")
+        tree = ProcessTree(ProcessTable(), MARK)
+        child = children(mark=MARK)
 
         def refuse(*_) -> None:
             raise PermissionError
@@ -220,16 +228,16 @@ class TestSignals:
         assert [member.process.pid for member in tree.untouchable()] == [child.pid]
 
     def test_a_description_is_the_whole_command_line_and_the_pid(self, children):
-        child = children("sh", "-c", "sleep 60\n" + "#" * 200, mark="ab.1")
-        tree = ProcessTree(ProcessTable(), "ab.1")
+        child = children("sh", "-c", "sleep 60\n" + "#" * 200, mark=MARK)
+        tree = ProcessTree(ProcessTable(), MARK)
         _until(lambda: len(this_kernel().argv(child.pid)) == 3)
         description = tree.describe(child.pid)
         assert description == ("sh -c sleep 60\n" + "#" * 200, child.pid)
 
     def test_many_members_do_not_take_all_file_descriptors(self, children):
-        tree = ProcessTree(ProcessTable(), "ab.1")
+        tree = ProcessTree(ProcessTable(), MARK)
         for _ in range(80):
-            children(mark="ab.1")
+            children(mark=MARK)
         before = open_fds()
         tree.terminate(tree.look())
         assert open_fds() - before <= 65
