@@ -26,7 +26,7 @@ def secret_values(env: Mapping[str, str], patterns: tuple[str, ...]) -> Iterator
     if not patterns:
         return
     # Asked several times for each command; only the values that count are decoded and looked at.
-    for name in [name for name in env if _is_secret(name, patterns)]:
+    for name in [name for name in env if is_secret(name, patterns)]:
         value = env.get(name, "")
         if len(value.strip()) >= MIN_SECRET_CHARS:
             yield value
@@ -35,8 +35,9 @@ def secret_values(env: Mapping[str, str], patterns: tuple[str, ...]) -> Iterator
 
 
 @lru_cache(maxsize=4096)
-def _is_secret(name: str, patterns: tuple[str, ...]) -> bool:
-    return _matcher(patterns).match(name) is not None
+def is_secret(name: str, patterns: tuple[str, ...]) -> bool:
+    """Return whether a variable is secret: its name matches one of `patterns`, in any case."""
+    return bool(patterns) and _matcher(patterns).match(name) is not None
 
 
 @cache

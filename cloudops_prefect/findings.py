@@ -37,6 +37,7 @@ class Findings:
         self._text = text.removeprefix("\ufeff")
         self._source = source
         self._mistakes: dict[Mistake, None] = {}
+        self._warnings: dict[Mistake, None] = {}
         self._root: Node | None = None
         self._is_json = False
         self.data: object = None
@@ -50,6 +51,11 @@ class Findings:
         """Every mistake once, in the order of the text."""
         return sorted(self._mistakes, key=lambda mistake: (mistake.line, mistake.column))
 
+    @property
+    def warnings(self) -> list[Mistake]:
+        """What keeps the text from nothing, but may not be meant so, in the order of the text."""
+        return sorted(self._warnings, key=lambda warning: (warning.line, warning.column))
+
     def add(
         self,
         path: FieldPath,
@@ -62,6 +68,11 @@ class Findings:
         """Add a mistake in the value at a path, or in its name."""
         offset = offset_of(self._root, path, of_name=of_name) if self._root else 0
         self._add_at(offset, field_text(path), message, hint, kind)
+
+    def warn(self, path: FieldPath, message: str, hint: str) -> None:
+        """Add a warning about the value at a path."""
+        offset = offset_of(self._root, path) if self._root else 0
+        self._warnings.setdefault(self._mistake(offset, field_text(path), message, hint, "other"))
 
     def add_missing(self, path: FieldPath, hint: str | None = None) -> None:
         """Add that a required field is absent or empty."""
@@ -89,6 +100,14 @@ class Findings:
     def written(self, path: FieldPath) -> str | None:
         """Return the single value at a path as it is written: `1.10`, where the data has 1.1."""
         return None if self._root is None else written_at(self._root, path)
+
+    def is_cut_short(self, path: FieldPath, text: str) -> bool:
+        """Return whether YAML ends a text without quotes at a ` #`."""
+        if self._root is None or self._is_json:
+            return False
+        offset = offset_of(self._root, path)
+        behind = self._text[offset + len(text) :]
+        return self._text.startswith(text, offset) and behind.lstrip(" \t")[:1] == "#"
 
     def quoting_hint(self, path: FieldPath, value: object) -> str | None:
         """Return a hint if YAML made more than a text of one that is not in quotes.
@@ -138,7 +157,16 @@ class Findings:
         hint: str | None,
         kind: Literal["missing", "command", "other"],
     ) -> None:
+        self._mistakes.setdefault(self._mistake(offset, field, message, hint, kind))
+
+    def _mistake(
+        self,
+        offset: int,
+        field: str,
+        message: str,
+        hint: str | None,
+        kind: Literal["missing", "command", "other"],
+    ) -> Mistake:
         line, column = line_and_column(self._text, offset)
         text = line_at(self._text, offset)
-        mistake = Mistake(self._source, line, column, field, message, hint, kind, text)
-        self._mistakes.setdefault(mistake)
+        return Mistake(self._source, line, column, field, message, hint, kind, text)

@@ -8,6 +8,7 @@ from cloudops_prefect import shapes
 from cloudops_prefect.graph import graph_errors
 from cloudops_prefect.mistakes import did_you_mean, nearest, shown
 from cloudops_prefect.models import ExecutionPlan
+from cloudops_prefect.plan_warnings import find_warnings
 from cloudops_prefect.request_reading import STAND_IN, message_at, read_request
 from cloudops_prefect.short_forms import KNOWN_FIELDS, Expansion, Fields, expand, hint_of, plain
 from cloudops_prefect.strategy_reading import read_strategy
@@ -58,6 +59,8 @@ def read_plan(findings: Findings, config: ExecutionConfig | None) -> ExecutionPl
         for error in shapes.env_from_errors(plan.env_from):
             path = path_of(error.field or "")
             findings.add(path, message_at(path, error))
+    if not findings.mistakes:
+        find_warnings(file, findings, config.redact_env if config else ())
     return plan or stand_in
 
 

@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "load_plan",
+    "load_plan_and_warnings",
     "load_request",
     "parse_plan",
     "parse_request",
     "check_plan",
     "check_request",
+    "plan_warnings",
     "json_schema",
     "Mistake",
     "PlanFile",
@@ -79,7 +81,15 @@ def load_plan(path: str | os.PathLike[str], config: ExecutionConfig | None = Non
         InvalidPlanError: The file can't be read, or as `parse_plan`.
         ValidationError: As `parse_plan`.
     """
-    return parse_plan(_text_of(path, InvalidPlanError), path_text(Path(path)), config)
+    plan, _ = load_plan_and_warnings(path, config)
+    return plan
+
+
+def load_plan_and_warnings(
+    path: str | os.PathLike[str], config: ExecutionConfig | None = None
+) -> tuple[ExecutionPlan, list[Mistake]]:
+    """Read a plan as `load_plan`, and return with it what `plan_warnings` says of it."""
+    return _valid_plan(_text_of(path, InvalidPlanError), path_text(Path(path)), config)
 
 
 def load_request(path: str | os.PathLike[str]) -> ExecutionRequest:
@@ -107,11 +117,18 @@ def parse_plan(
         InvalidPlanError: Anything else, or more than one mistake; the message has the file, line
             and field of each.
     """
+    plan, _ = _valid_plan(text, source, config)
+    return plan
+
+
+def _valid_plan(
+    text: str, source: str, config: ExecutionConfig | None
+) -> tuple[ExecutionPlan, list[Mistake]]:
     findings = Findings(text, source)
     plan = read_plan(findings, config)
     if findings.mistakes:
         raise error_of(findings.mistakes)
-    return plan
+    return plan, findings.warnings
 
 
 def parse_request(text: str, source: str = "request") -> ExecutionRequest:
@@ -143,6 +160,23 @@ def check_plan(
     findings = Findings(text, source)
     read_plan(findings, config)
     return findings.mistakes
+
+
+def plan_warnings(
+    text: str, source: str = "plan", config: ExecutionConfig | None = None
+) -> list[Mistake]:
+    """Return what a valid plan may not mean as it is written, in the order of the text.
+
+    So far that is shell syntax in places that no shell reads, like `$HOME` in `exec`.
+
+    Args:
+        text: The content of a plan file.
+        source: What messages call it.
+        config: If given, variables that its `redact_env` names are not looked at.
+    """
+    findings = Findings(text, source)
+    read_plan(findings, config)
+    return findings.warnings
 
 
 def check_request(

@@ -274,7 +274,10 @@ def _split_words(text: str, path: FieldPath, findings: Findings) -> list[str] | 
     try:
         return shlex.split(text)
     except ValueError as error:
-        findings.add(path, f"can't be split into words: {str(error).lower()} in {shown(text)}")
+        is_cut = findings.is_cut_short(path, text)
+        hint = "YAML begins a comment at ` #`; put the whole text in quotes" if is_cut else None
+        message = f"can't be split into words: {str(error).lower()} in {shown(text)}"
+        findings.add(path, message, hint)
         return None
 
 

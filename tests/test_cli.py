@@ -314,6 +314,23 @@ def test_a_quiet_run_prints_the_summary_only(cloudops, tmp_path):
     assert re.search(r"^only +completed +0 ", done.stdout, re.MULTILINE)
 
 
+def test_a_run_warns_of_what_nothing_expands_and_ends_as_it_would(cloudops, tmp_path):
+    plan = tmp_path / "plan.yaml"
+    script = f"script: {tmp_path}/greet.sh $X 'a b'"
+    plan.write_text(f"commands:\n- exec: echo $HOME\n- {script}\n")
+    (tmp_path / "greet.sh").write_text('printf "[%s]" "$@"')
+    done = cloudops.look("run", "--json", plan)
+    told = done.stderr.splitlines()
+    assert [line.partition(": no shell")[0] for line in told] == [
+        f"warning: {plan}:2:9: commands[0].exec",
+        f"warning: {plan}:3:11: commands[1].script",
+    ]
+    result = json.loads(done.stdout)
+    assert (done.returncode, result["status"]) == (0, "completed")
+    assert [one["stdout"] for one in result["results"]] == ["$HOME\n", "[$X][a b]"]
+    assert cloudops.look("run", "--quiet", plan).stderr == ""
+
+
 def test_who_runs_a_plan_is_told_that_fewer_run_at_once_than_it_allows(cloudops, tmp_path):
     strategy = {"type": "parallel", "max_concurrency": 50}
     plan = write_plan(tmp_path / "plan.json", *[shell("true")] * 11, strategy=strategy)

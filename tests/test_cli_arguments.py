@@ -77,7 +77,8 @@ def test_validate_says_what_the_plan_is(plan):
     done = cloudops("validate", plan)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == f"{plan}: valid, 2 commands, serial\n"
-    assert json.loads(cloudops("validate", "--json", plan).stdout) == {"valid": True, "commands": 2}
+    told = json.loads(cloudops("validate", "--json", plan).stdout)
+    assert told == {"valid": True, "commands": 2, "warnings": []}
 
 
 def test_validate_says_what_is_wrong_in_one_line(plan):

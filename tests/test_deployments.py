@@ -328,6 +328,18 @@ def test_who_deploys_commands_without_a_directory_is_warned(kept, tmp_path):
 
 
 @pytest.mark.server
+def test_who_deploys_is_warned_of_what_nothing_expands(kept, tmp_path):
+    plan = tmp_path / "plan.yaml"
+    plan.write_text("commands: [{exec: [echo, $HOME], working_dir: /}]")
+    warning = f"{plan}:1:26: commands[0].exec[1]: no shell reads this: the program gets `$HOME`"
+    deploy = ["deploy", plan, "--name", "literal", "--work-pool", POOL]
+    code, out, err = kept.cloudops(*deploy, "--json")
+    assert (code, len(err.splitlines())) == (0, 1)
+    assert err.startswith(f"warning: {warning}")
+    assert json.loads(out)["warnings"] == [err.removeprefix("warning: ").rstrip("\n")]
+
+
+@pytest.mark.server
 def test_who_deploys_from_python_is_warned_by_the_log(kept, caplog):
     request = ExecutionRequest(command=ShellCommand(command="make"))
     warnings: list[str] = []

@@ -16,15 +16,18 @@ if TYPE_CHECKING:
     from cloudops_prefect.models import ExecutionPlan
 
 
-async def deploy(plan: "ExecutionPlan", *, json: bool, **options: Any) -> int:
+async def deploy(
+    plan: "ExecutionPlan", file_warnings: list[str], *, json: bool, **options: Any
+) -> int:
     """Makes a plan a deployment, and prints where it is and how it is run.
 
     Args:
         plan: What it runs.
+        file_warnings: What the plan's file may not mean as it is written.
         json: Whether that is printed as JSON.
         options: Those of `deploy_plan`.
     """
-    warnings: list[str] = []
+    warnings = [*file_warnings]
     deployment_id = await deploy_plan(plan, warn=warnings.append, **options)
     for warning in warnings:
         printing.error_line(f"warning: {warning}")

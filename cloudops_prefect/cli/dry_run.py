@@ -1,9 +1,8 @@
 """What a plan would run on this machine, told without starting anything."""
 
-import os
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from cloudops_prefect.cli import notes, printing
 from cloudops_prefect.cli.names import command_names, size_of, title_of
+from cloudops_prefect.cli.plan_warnings import api_credentials, print_warnings
+from cloudops_prefect.cli.refused import mistake_document
 from cloudops_prefect.commands import Invocation, check_working_dir, complete_env, invocation
 from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.errors import InvalidWorkingDirError, ScriptNotFoundError
@@ -20,10 +21,9 @@ from cloudops_prefect.models import ScriptCommand
 from cloudops_prefect.shown import redactor_for
 
 if TYPE_CHECKING:
+    from cloudops_prefect.mistakes import Mistake
     from cloudops_prefect.models import ExecutionPlan, ExecutionRequest
     from cloudops_prefect.redaction import Redactor
-
-_CREDENTIALS = ("PREFECT_API_KEY", "PREFECT_API_AUTH_STRING")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def planned(plan: "ExecutionPlan", config: ExecutionConfig) -> list[PlannedComma
     """
     import networkx as nx
 
-    graph, secrets = plan_graph(plan), _credentials()
+    graph, secrets = plan_graph(plan), api_credentials()
     names = command_names(plan, secrets)
     order: list[int] = [*nx.lexicographical_topological_sort(graph)]
     commands = [
@@ -62,14 +62,24 @@ def planned(plan: "ExecutionPlan", config: ExecutionConfig) -> list[PlannedComma
     ]
 
 
-def dry_run(plan: "ExecutionPlan", *, json: bool) -> None:
-    """Prints what a plan would run."""
+def dry_run(plan: "ExecutionPlan", warnings: "Sequence[Mistake]", *, json: bool) -> None:
+    """Print what a plan would run.
+
+    Args:
+        plan: The plan.
+        warnings: What its file may not mean as it is written.
+        json: Whether to print JSON.
+    """
     config = ExecutionConfig.load()
     commands, note = planned(plan, config), notes.concurrency(plan, config)
-    title = title_of(plan, _credentials())
+    title = title_of(plan, api_credentials())
     if json:
-        printing.json_document({"plan": title, "note": note, "commands": commands})
+        documents = [*map(mistake_document, warnings)]
+        printing.json_document(
+            {"plan": title, "note": note, "warnings": documents, "commands": commands}
+        )
         return
+    print_warnings(warnings)
     printing.line(f"{title}: {size_of(plan)}; nothing is started")
     if note:
         printing.line(f"note: {note}")
@@ -141,11 +151,6 @@ def _masked(command: PlannedCommand, redactor: "Redactor") -> PlannedCommand:
         env_from=[*map(redactor.text, command.env_from)],
         note=command.note and redactor.text(command.note),
     )
-
-
-def _credentials() -> list[str]:
-    """Tells what the API knows this process by; Prefect, which may know more, is slow to import."""
-    return [os.environ[name] for name in _CREDENTIALS if name in os.environ]
 
 
 def _lines(position: int, command: PlannedCommand, names: dict[int, str]) -> Iterator[str]:

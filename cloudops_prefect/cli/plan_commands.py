@@ -7,7 +7,7 @@ from cyclopts import Parameter
 
 from cloudops_prefect.cli import exit_codes, printing
 from cloudops_prefect.cli.arguments import Json, Plan
-from cloudops_prefect.cli.root import app, connect, run_async, valid_plan
+from cloudops_prefect.cli.root import app, connect, plan_and_warnings, run_async
 from cloudops_prefect.errors import ValidationError
 from cloudops_prefect.shell_words import command_line
 
@@ -35,13 +35,21 @@ def init(plan: Path = Path("plan.yaml"), /, *, json: Json = False) -> int:
 
 @app.command
 def validate(plan: Plan, /, *, json: Json = False) -> int:
-    """Check a plan without running it."""
-    from cloudops_prefect.cli.names import size_of
+    """Check a plan without running it.
 
-    loaded = valid_plan(plan, json=json)
+    Warnings leave it valid, like one about $HOME where no shell reads it.
+    """
+    from cloudops_prefect.cli.names import size_of
+    from cloudops_prefect.cli.plan_warnings import print_warnings
+    from cloudops_prefect.cli.refused import mistake_document
+
+    loaded, warnings = plan_and_warnings(plan, json=json)
     if json:
-        printing.json_document({"valid": True, "commands": len(loaded.commands)})
+        documents = [*map(mistake_document, warnings)]
+        valid = {"valid": True, "commands": len(loaded.commands), "warnings": documents}
+        printing.json_document(valid)
     else:
+        print_warnings(warnings)
         printing.line(f"{plan}: valid, {size_of(loaded)}")
     return exit_codes.COMPLETED
 
@@ -126,13 +134,14 @@ def deploy(  # noqa: PLR0913
     paused
         Leave the schedule at rest.
     """
-    loaded = valid_plan(plan, json=json)
+    loaded, warnings = plan_and_warnings(plan, json=json)
     connect()
     from cloudops_prefect.cli import deploying
 
     return run_async(
         deploying.deploy(
             loaded,
+            [*map(str, warnings)],
             json=json,
             name=name,
             work_pool=work_pool,

@@ -29,7 +29,7 @@ class RefusedPlanError(Exception):
         """Prints what is wrong; returns the exit code."""
         mistakes = self._refusal.mistakes
         if self._json:
-            told = [_document(mistake) for mistake in mistakes]
+            told = [mistake_document(mistake) for mistake in mistakes]
             refused = {
                 "valid": False,
                 "error": str(self._refusal),
@@ -54,7 +54,8 @@ class RefusedPlanError(Exception):
                 printing.error_line(f"    {text}")
 
 
-def _document(mistake: "Mistake") -> dict[str, object]:
+def mistake_document(mistake: "Mistake") -> dict[str, object]:
+    """Return a mistake, or a warning, as JSON has it."""
     return {
         "file": mistake.file,
         "line": mistake.line,

@@ -11,6 +11,7 @@ from cloudops_prefect.cli.refused import RefusedPlanError
 from cloudops_prefect.errors import ValidationError
 
 if TYPE_CHECKING:
+    from cloudops_prefect.mistakes import Mistake
     from cloudops_prefect.models import ExecutionPlan
 
 Id = Annotated[
@@ -64,11 +65,30 @@ def valid_plan(path: Path, *, json: bool) -> "ExecutionPlan":
     Raises:
         RefusedPlanError: It may not.
     """
+    plan, _ = plan_and_warnings(path, json=json)
+    return plan
+
+
+def plan_and_warnings(path: Path, *, json: bool) -> "tuple[ExecutionPlan, list[Mistake]]":
+    """Read a plan that may run, and what it may not mean as it is written, without secrets.
+
+    Args:
+        path: The plan's file.
+        json: Whether mistakes are printed as JSON.
+
+    Raises:
+        RefusedPlanError: The plan can't run.
+    """
     from cloudops_prefect.config import ExecutionConfig
-    from cloudops_prefect.planfile import load_plan
+    from cloudops_prefect.planfile import load_plan_and_warnings
 
     config = ExecutionConfig.load()
     try:
-        return load_plan(path, config)
+        plan, warnings = load_plan_and_warnings(path, config)
     except ValidationError as refusal:
         raise RefusedPlanError(path, refusal, json=json) from refusal
+    if warnings:
+        from cloudops_prefect.cli.plan_warnings import without_secrets
+
+        warnings = without_secrets(warnings, plan, config)
+    return plan, warnings

@@ -6,7 +6,7 @@ from cyclopts import Parameter
 
 from cloudops_prefect.cli import exit_codes, printing
 from cloudops_prefect.cli.arguments import CommandOptions, Plan, ShownOptions, id_text
-from cloudops_prefect.cli.root import Id, app, connect, run_async, valid_plan
+from cloudops_prefect.cli.root import Id, app, connect, plan_and_warnings, run_async
 from cloudops_prefect.shell_words import command_line
 
 if TYPE_CHECKING:
@@ -35,12 +35,16 @@ def run(
     dry_run
         Print what would run, in order, and start nothing.
     """
-    loaded = valid_plan(plan, json=options.json)
+    loaded, warnings = plan_and_warnings(plan, json=options.json)
     if dry_run:
         from cloudops_prefect.cli import dry_run as dry
 
-        dry.dry_run(loaded, json=options.json)
+        dry.dry_run(loaded, warnings, json=options.json)
         return exit_codes.COMPLETED
+    if warnings and not options.quiet:
+        from cloudops_prefect.cli.plan_warnings import print_some_warnings
+
+        print_some_warnings(warnings, plan)
     from cloudops_prefect.planfile import PlanFile
 
     # Before a server is started, which takes a while: the file may change meanwhile.
