@@ -1,17 +1,18 @@
-"""Lines of text out of chunks of bytes, and following them while they are printed."""
+"""The lines of a log, followed while they are printed."""
 
 from __future__ import annotations
 
 import inspect
 import time
 from contextlib import aclosing
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Self
 
 import anyio
 import anyio.lowlevel
 
 from cloudops_prefect.doorbell import Doorbell
-from cloudops_prefect.journal import CODES, Chunk, Kind, OutputReader, Position
+from cloudops_prefect.framing import LineGroup, LogLines
+from cloudops_prefect.journal import OutputReader
 
 if TYPE_CHECKING:
     import asyncio
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-MAX_LINE_BYTES = 65_536
+    from cloudops_prefect.journal import Chunk, Kind, Position
 
 # Lines of text take ten times the bytes that they are made of, and each follower holds a batch.
 _READ_BYTES = 65_536
@@ -29,106 +30,6 @@ _POLL_WITH_BELL = 1.0
 _STILL_RUNNING_EVERY = 1.0
 # So that a command that prints line by line wakes its reader 200 times a second, not 10 000 times.
 _SETTLE = 0.005
-
-
-class LineFramer:
-    r"""Cuts the bytes of one stream into lines of text.
-
-    "\n" and "\r\n" end a line. Of a line with a lone "\r" in it, as a progress bar prints it, the
-    last state that isn't empty is the line. Text is UTF-8, bad bytes become U+FFFD. The lines are
-    the same however the bytes were split into chunks.
-
-    Args:
-        max_line_bytes: A line longer than that comes in pieces of at most so many bytes, none of
-            which splits a character, so that a line without end needs bounded memory.
-    """
-
-    def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
-        self._max = max_line_bytes
-        self._parts: list[bytes] = []
-        self._size = 0
-
-    def feed(self, chunk: bytes) -> list[str]:
-        """Return the lines that are complete with these bytes."""
-        newline = chunk.rfind(b"\n")
-        if newline < 0:
-            return self._keep(chunk)
-        whole = chunk[:newline]
-        if self._parts:
-            self._parts.append(whole)
-            whole = b"".join(self._parts)
-            self._parts.clear()
-            self._size = 0
-        lines = self._split(whole)
-        rest = chunk[newline + 1 :]
-        if rest:
-            lines += self._keep(rest)
-        return lines
-
-    def flush(self) -> list[str]:
-        """Return what stands after the last newline, if anything does."""
-        rest = b"".join(self._parts)
-        self._parts.clear()
-        self._size = 0
-        return self._finish(rest) if rest.strip(b"\r") else []
-
-    def _split(self, whole: bytes) -> list[str]:
-        plain = whole
-        if b"\r" in whole:
-            plain = (whole + b"\n").replace(b"\r\n", b"\n")[:-1]
-        if b"\r" not in plain:
-            lines = plain.decode("utf-8", "replace").split("\n")
-            # A character, also U+FFFD, stands for four bytes at most.
-            if len(plain) <= self._max or max(map(len, lines)) * 4 <= self._max:
-                return lines
-        return [line for raw in whole.split(b"\n") for line in self._finish(raw)]
-
-    def _finish(self, raw: bytes) -> list[str]:
-        pieces, state, _ = self._settle(raw)
-        return [*pieces, state.decode("utf-8", "replace")]
-
-    def _keep(self, rest: bytes) -> list[str]:
-        self._parts.append(rest)
-        self._size += len(rest)
-        if self._size <= self._max and b"\r" not in rest:
-            return []
-        pieces, state, returns = self._settle(b"".join(self._parts))
-        kept = state + returns
-        self._parts = [kept] if kept else []
-        self._size = len(kept)
-        return pieces
-
-    def _settle(self, raw: bytes) -> tuple[list[str], bytes, bytes]:
-        """Return the pieces too long to wait, the state that stands, and its trailing CR."""
-        returns = b"\r" if raw.endswith(b"\r") else b""
-        pieces: list[str] = []
-        state = b""
-        for segment in raw.split(b"\r"):
-            if segment:
-                state = segment
-                begin = 0
-                while len(state) - begin > self._max:
-                    end = _character_boundary(state, begin, begin + self._max)
-                    pieces.append(state[begin:end].decode("utf-8", "replace"))
-                    begin = end
-                state = state[begin:]
-        return pieces, state, returns
-
-
-def _character_boundary(text: bytes, begin: int, limit: int) -> int:
-    """Return the last place after `begin` up to `limit` that is not within a UTF-8 character."""
-    for cut in range(limit, max(limit - 4, begin), -1):
-        if text[cut] & 0xC0 != 0x80:
-            return cut
-    return limit
-
-
-class LineGroup(NamedTuple):
-    """Lines of one stream that were completed by the same chunk."""
-
-    kind: Kind
-    lines: list[str]
-    time: datetime
 
 
 async def follow_groups(
@@ -191,29 +92,6 @@ def read_lines(path: Path, start: Position | None = None) -> Iterator[LineGroup]
             if group := lines.feed(chunk):
                 yield group
     yield from lines.flush()
-
-
-class LogLines:
-    """Cuts the chunks of one log into lines, each stream's by itself; as `LineFramer`."""
-
-    def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
-        self._framers: dict[Kind, LineFramer] = {kind: LineFramer(max_line_bytes) for kind in CODES}
-        self._last: datetime | None = None
-
-    def feed(self, chunk: Chunk) -> LineGroup | None:
-        """Return the lines that are complete with this chunk, if there are any."""
-        self._last = arrived = chunk.time
-        lines = self._framers[chunk.kind].feed(chunk.data)
-        if chunk.kind == "note":
-            # A note begins with a newline if the output before it doesn't end with one.
-            lines = [line for line in lines if line]
-        return LineGroup(chunk.kind, lines, arrived) if lines else None
-
-    def flush(self) -> Iterator[LineGroup]:
-        """Yield what stands after the last newline of each stream."""
-        for kind, framer in self._framers.items():
-            if self._last is not None and (lines := framer.flush()):
-                yield LineGroup(kind, lines, self._last)
 
 
 class _Listener:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from cloudops_prefect.doorbell import Doorbell
 from cloudops_prefect.errors import ExecutionIOError
+from cloudops_prefect.framing import LineFramer, LineGroup
 from cloudops_prefect.journal import (
     STREAMS,
     Chunk,
@@ -20,7 +21,7 @@ from cloudops_prefect.journal import (
     tail_of,
 )
 from cloudops_prefect.journal_writer import JournalWriter, LostJournal, write_all
-from cloudops_prefect.lines import LineFramer, LineGroup, follow_groups, follow_lines, read_lines
+from cloudops_prefect.lines import follow_groups, follow_lines, read_lines
 from cloudops_prefect.logfiles import (
     open_copy,
     open_directory,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from prefect.client.schemas.actions import LogCreate
 
-from cloudops_prefect.lines import LogLines
+from cloudops_prefect.framing import LogLines
 from cloudops_prefect.unicode_text import path_text
 
 if TYPE_CHECKING:

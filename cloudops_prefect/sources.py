@@ -24,7 +24,7 @@ from cloudops_prefect.api_logs import PREFIX, LogReader
 from cloudops_prefect.dead_runs import tell_crash
 from cloudops_prefect.errors import ExecutionIOError
 from cloudops_prefect.events import LineEvent, events_of, line_events
-from cloudops_prefect.lines import LineFramer
+from cloudops_prefect.framing import LineFramer
 from cloudops_prefect.logfiles import is_here
 from cloudops_prefect.models import ExecutionStatus, StderrEvent, StdoutEvent
 from cloudops_prefect.output_feed import LIMIT

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cloudops_prefect.framing import LineFramer, LogLines
 from cloudops_prefect.journal import Chunk
-from cloudops_prefect.lines import LineFramer, LogLines, follow_groups, follow_lines, read_lines
+from cloudops_prefect.lines import follow_groups, follow_lines, read_lines
 from cloudops_prefect.output import OutputLog, OutputReader
 
 pytestmark = pytest.mark.anyio
