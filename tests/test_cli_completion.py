@@ -11,10 +11,10 @@ from terminals import terminal
 from cloudops_prefect.cli.app import run_tokens
 
 IN_BASH = """
-COMP_WORDS=(cloudops tim)
-COMP_CWORD=1
+COMP_WORDS=(cloudops {words})
+COMP_CWORD={position}
 $(complete -p cloudops | grep -o "_[a-z_]*")
-echo "${COMPREPLY[@]}"
+echo "${{COMPREPLY[@]}}"
 """
 ZSHRC = """\
 PS1='> '
@@ -40,9 +40,14 @@ def test_shells_are_told_of_every_command_and_option(script):
 
 
 @pytest.mark.parametrize("script", ["bash"], indirect=True)
-def test_bash_completes_a_command(script):
-    done = subprocess.run(["bash"], input=f"{script}{IN_BASH}", capture_output=True, text=True)
-    assert done.stdout.split() == ["timeline"], done.stderr
+@pytest.mark.parametrize(
+    ("words", "completed"),
+    [("tim", "timeline"), ("ls --ta", "--tag"), ("status la", "last"), ("logs la", "last")],
+)
+def test_bash_completes_commands_options_and_the_newest_run(script, words, completed):
+    line = IN_BASH.format(words=words, position=len(words.split()))
+    done = subprocess.run(["bash"], input=f"{script}{line}", capture_output=True, text=True)
+    assert done.stdout.split() == [completed], done.stderr
 
 
 @pytest.mark.parametrize("how", ["a file in $fpath", "eval"])
@@ -67,7 +72,13 @@ def test_fish_completes_commands_and_the_files_of_those_that_take_one(script, tm
     (tmp_path / "times.yaml").touch()
     assert _completed_by_fish(script, "cloudops tim", tmp_path) == ["timeline"]
     assert _completed_by_fish(script, "cloudops run tim", tmp_path) == ["times.yaml"]
-    assert _completed_by_fish(script, "cloudops server ", tmp_path) == ["start", "status", "stop"]
+    assert _completed_by_fish(script, "cloudops server ", tmp_path) == [
+        "env",
+        "start",
+        "status",
+        "stop",
+    ]
+    assert _completed_by_fish(script, "cloudops logs la", tmp_path) == ["last"]
 
 
 def _completed_by_fish(script: str, line: str, directory: Path) -> list[str]:

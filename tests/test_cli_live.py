@@ -134,11 +134,11 @@ def test_what_one_process_runs_others_watch_without_colours_too(
             assert any(line == b"[lint] linting\n" for line in lines)
             (newest,) = Cloudops(prefect_api, tmp_path / "logs").json("list", "--limit", "1")
             identifier = newest["id"]
-            with terminal(cloudops("watch", identifier), env) as left:
+            with terminal(cloudops("watch", "last"), env, columns=100) as left:
                 left.until(lambda: both_run(left))
                 left.interrupt()
                 assert left.wait() == 130, left.lines
-                assert left.line("It goes on; to watch it again: cloudops watch ")
+                assert left.line(f"It goes on; to watch it again: cloudops watch {identifier}")
             watch = ["env", "NO_COLOR=1", *cloudops("watch", identifier[:13])]
             with terminal(watch, env) as screen:
                 screen.until(lambda: both_run(screen))

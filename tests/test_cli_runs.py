@@ -12,10 +12,11 @@ import anyio
 import pytest
 from in_process import Cloudops
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Scheduled
 
-from cloudops_prefect import run_plan
+from cloudops_prefect import history, run_plan
 from cloudops_prefect.cli.run_facts import facts_of_run
 
 pytestmark = pytest.mark.server
@@ -158,6 +159,33 @@ def test_an_id_may_be_shortened_wherever_one_is_taken(cloudops, run, single):
     assert cloudops("logs", of_command[:12]).stdout == "checked\n"
     again = cloudops("cancel", single["execution_id"][:13])
     assert "Execution not running" in again.stderr
+
+
+def test_last_is_the_newest_run_wherever_an_id_is_taken(cloudops, tmp_path):
+    flag = tmp_path / "flag"
+    newest = cloudops.json("shell", f"echo newest; test -e {flag}")["execution_id"]
+    commands = [["status"], ["result"], ["logs"], ["logs", "-f"], ["graph"], ["timeline"]]
+    for command in [*commands, ["watch", "--quiet"]]:
+        named, last = cloudops(*command, newest), cloudops(*command, "last")
+        assert (named.stdout, named.stderr) == (last.stdout, last.stderr), command
+    assert cloudops.json("status", "last") == {"id": newest, "status": "failed"}
+    assert f"Execution not running: {newest}" in cloudops("cancel", "last").stderr
+    flag.touch()
+    assert cloudops.json("resume", "last")["execution_id"] == newest
+    assert cloudops("status", "last").stdout == "completed\n"
+
+
+def test_last_of_nothing_is_not_found(cloudops, monkeypatch):
+    # A flow that has no runs at the tests' server.
+    monkeypatch.setattr(history, "_FLOWS", FlowFilter(name=FlowFilterName(any_=["none"])))
+    done = cloudops("status", "last")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: Execution not found: last, since nothing has run yet\n"
+
+
+def test_ls_is_list(cloudops, run, single):
+    options = ["--tag", f"batch={cloudops.tag}"]
+    assert cloudops("ls", *options).stdout == cloudops("list", *options).stdout
 
 
 def test_a_beginning_of_several_ids_names_them(cloudops, tmp_path):

@@ -10,6 +10,7 @@ from prefect.client.schemas.sorting import FlowRunSort
 
 from cloudops_prefect import history, local_api
 from cloudops_prefect.api_errors import api
+from cloudops_prefect.cli.arguments import LAST
 from cloudops_prefect.errors import ExecutionNotFoundError, InvalidPlanError, ValidationError
 from cloudops_prefect.naming import FLOW_NAMES
 from cloudops_prefect.parameters import request_ids
@@ -39,12 +40,17 @@ def ui_url(execution_id: UUID, *, in_plan: bool = False) -> str:
 
 
 async def resolve(text: str) -> UUID:
-    """Returns the id that is meant by its beginning; Prefect's API finds whole ids only.
+    """Return the id that a text stands for; Prefect's API finds whole ids only.
+
+    Args:
+        text: An id, its beginning, or `last` for the first execution that `cloudops list` shows.
 
     Raises:
-        ExecutionNotFoundError: if no id begins so.
-        ValidationError: if several do, or none of so many that older ones are not looked at.
+        ExecutionNotFoundError: No id begins so.
+        ValidationError: Several do, or none of so many that older ones are not looked at.
     """
+    if text == LAST:
+        return await _newest_id()
     prefix = text.replace("-", "")
     if len(prefix) == _WHOLE:
         return UUID(prefix)
@@ -63,6 +69,14 @@ async def resolve(text: str) -> UUID:
     if len(found) > 1:
         raise ValidationError(_ambiguous(text, found))
     return next(iter(found))
+
+
+async def _newest_id() -> UUID:
+    async with api() as client:
+        newest = await history.read_list(client, limit=1, offset=0)
+    if not newest:
+        raise ExecutionNotFoundError(f"{LAST}, since nothing has run yet")
+    return newest[0].id
 
 
 async def _newest(client: "PrefectClient") -> AsyncIterator["FlowRun"]:

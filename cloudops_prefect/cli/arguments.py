@@ -20,6 +20,8 @@ Status = Literal["pending", "running", "completed", "failed", "cancelled", "time
 Quiet = Annotated[bool, Parameter(name=("--quiet", "-q"), negative="")]
 Plan = Annotated[Path, Parameter(help="A YAML or JSON file; - is standard input.")]
 
+LAST = "last"
+"""The newest run, where an id is taken."""
 _ID_DIGITS = 32
 _TAKES_THE_REST = {"exec", "aws"}
 _TAKES_A_PLAN = {"run", "validate", "graph", "deploy"}
@@ -167,20 +169,24 @@ def _has_value(word: str) -> bool:
 
 
 def id_text(text: str) -> str:
-    """Checks that a text is an id or the beginning of one; returns it in lower case.
+    """Check that a text names an execution; return it in lower case.
 
     Raises:
-        ValidationError: It is not.
+        ValidationError: It does not.
     """
     if not is_id(text):
-        raise ValidationError(f"{text!r} is not an execution id; `cloudops list` shows them")
+        raise ValidationError(
+            f"{text!r} is not an execution id; `cloudops list` shows them, and `{LAST}` is the "
+            "newest run"
+        )
     return text.lower()
 
 
 def is_id(text: str) -> bool:
-    """Whether a text is an id or the beginning of one."""
+    """Return whether a text names an execution: an id, the beginning of one, or `last`."""
     digits = text.replace("-", "")
-    return 0 < len(digits) <= _ID_DIGITS and set(digits) <= set(hexdigits)
+    is_hex = 0 < len(digits) <= _ID_DIGITS and set(digits) <= set(hexdigits)
+    return is_hex or text.lower() == LAST
 
 
 def _pairs(option: str, texts: Sequence[str]) -> dict[str, str]:

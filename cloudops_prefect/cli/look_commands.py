@@ -80,7 +80,7 @@ def prune(
     return run_async(prune_logs(age, keep_failed=keep_failed, json=json))
 
 
-@app.command(name="list")
+@app.command(name="list", alias="ls")
 def list_(*, options: ListOptions = _ALL, json: Json = False) -> int:
     """List executions, the newest first."""
     filters = options.filters()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from cyclopts import Parameter
 
 from cloudops_prefect.cli import exit_codes, printing
-from cloudops_prefect.cli.arguments import Json, id_text, is_id
+from cloudops_prefect.cli.arguments import LAST, Json, id_text, is_id
 from cloudops_prefect.cli.root import Id, app, connect, valid_plan
 from cloudops_prefect.errors import ValidationError
 
@@ -32,7 +32,7 @@ def graph(
     Parameters
     ----------
     plan_or_id
-        A YAML or JSON file, - for standard input, or the id of an execution.
+        A YAML or JSON file, - for standard input, or an execution: its id, or `last`.
     format_
         tree (in the terminal), mermaid, dot, svg or png; else what the output's name says.
     output
@@ -97,8 +97,9 @@ def _is_plan_file(plan_or_id: str) -> bool:
     if not is_id(plan_or_id):
         return path.exists()
     if path.is_file():
+        meaning = "the newest run" if plan_or_id == LAST else "the beginning of an id"
         raise ValidationError(
-            f"{plan_or_id!r} is ambiguous: it is a file here, and can be the beginning of an id; "
+            f"{plan_or_id!r} is ambiguous: it is a file here, and can be {meaning}; "
             f"write ./{plan_or_id} for the file, or more of the id"
         )
     return False

@@ -3,7 +3,7 @@
 import gc
 from collections.abc import Coroutine
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import App, Parameter
 
@@ -15,8 +15,13 @@ if TYPE_CHECKING:
     from cloudops_prefect.models import ExecutionPlan
 
 Id = Annotated[
-    str,
-    Parameter(name="ID", help="An execution: its id, or as much of it as tells it from others."),
+    Literal["last"] | str,  # noqa: PYI051 (a literal is what shells are told to complete)
+    Parameter(
+        name="ID",
+        help="An execution: its id, as much of it as tells it from others, or `last`, the newest "
+        "run.",
+        show_choices=False,
+    ),
 ]
 
 

@@ -4,10 +4,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from cloudops_prefect.cli import exit_codes, printing
+from cloudops_prefect.cli import exit_codes
 from cloudops_prefect.cli.arguments import CommandOptions, Plan, ShownOptions, id_text
 from cloudops_prefect.cli.root import Id, app, connect, plan_and_warnings, run_async
-from cloudops_prefect.shell_words import command_line
 
 if TYPE_CHECKING:
     from cloudops_prefect.models import Command
@@ -149,8 +148,6 @@ def watch(id_: Id, /, *, options: ShownOptions = _AS_FITS) -> int:
     try:
         return run_async(watch(identifier, options))
     except KeyboardInterrupt:
-        again = command_line("cloudops", "watch", id_)
-        printing.error_line(f"It goes on; to watch it again: {again}")
         return exit_codes.CANCELLED
 
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 from uuid import UUID
 
-from cloudops_prefect.cli import notes
+from cloudops_prefect.cli import notes, printing
 from cloudops_prefect.cli.api import resolve
 from cloudops_prefect.cli.following import Interruption, follow, impatient, interruptible
 from cloudops_prefect.cli.run_facts import execution_of, facts_of_run, item_of
@@ -14,6 +14,7 @@ from cloudops_prefect.cli.showing import Showing
 from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.engine import ExecutionEngine
 from cloudops_prefect.errors import ExecutionIOError
+from cloudops_prefect.shell_words import command_line
 
 if TYPE_CHECKING:
     from cloudops_prefect.cli.arguments import ShownOptions
@@ -26,11 +27,17 @@ async def watch(id_text: str, options: "ShownOptions") -> int:
     """Shows an execution until it has ended; returns the exit code that says how."""
     execution = await execution_of(await resolve(id_text))
     showing = Showing(item_of(execution), options, in_plan=execution.index is not None)
-    async with (
-        ExecutionEngine(ExecutionConfig.load()) as engine,
-        _informed(showing.view, execution.id),
-    ):
-        result = await follow(engine, execution.id, showing.view.show, Interruption())
+    try:
+        async with (
+            ExecutionEngine(ExecutionConfig.load()) as engine,
+            _informed(showing.view, execution.id),
+        ):
+            result = await follow(engine, execution.id, showing.view.show, Interruption())
+    except asyncio.CancelledError:
+        # Ctrl-C cancels the task. The id is the whole one: `last` may be another run by then.
+        again = command_line("cloudops", "watch", execution.id)
+        printing.error_line(f"It goes on; to watch it again: {again}")
+        raise
     return showing.end(result)
 
 
