@@ -29,7 +29,7 @@ from cloudops_prefect.models import (
     PlanExecutionResult,
     require,
 )
-from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, shown_text
+from cloudops_prefect.naming import RUN_COMMAND, RUN_PLAN, shown_text, with_name
 from cloudops_prefect.plan_run import PlanRun
 from cloudops_prefect.presenting import present
 from cloudops_prefect.records import read_results
@@ -198,10 +198,11 @@ async def run_plan_here(plan: ExecutionPlan, wiring: Wiring) -> State[Any]:
                 tasks.start_soon(services.publisher.flush, run.flow_run_id)
                 tasks.start_soon(services.events.flush)
         awaited = _is_awaited(current_flow_run())
+        results = zip(run.in_order(with_output=awaited), plan.commands, strict=True)
         result = PlanExecutionResult.of(
             plan,
             run.flow_run_id,
-            run.in_order(with_output=awaited),
+            [with_name(one, request, services.config) for one, request in results],
             total_duration=datetime.now(UTC) - started,
             cancelled=run.control.cancelled,
         )
@@ -219,7 +220,8 @@ async def run_command_here(request: ExecutionRequest) -> State[Any]:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(services.publisher.flush, run.flow_run_id)
                 tasks.start_soon(services.events.flush)
-        (result,) = run.in_order(with_output=_is_awaited(current_flow_run()))
+        (ended,) = run.in_order(with_output=_is_awaited(current_flow_run()))
+        result = with_name(ended, request, services.config)
         timeout_ms = request.effective_timeout_ms(services.config)
         run.final_state = command_state_of(result, timeout_ms)
     return run.final_state

@@ -255,6 +255,7 @@ class CommandExecution:
         return ExecutionResult(
             id=self.request.id,
             execution_id=self.execution_id,
+            name=one_line(self.redactor.text(self.request.display_text)),
             status=status,
             exit_code=exit_code,
             error=None if error is None else self.redactor.text(error),

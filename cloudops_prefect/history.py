@@ -36,7 +36,7 @@ from cloudops_prefect.models import (
     ExecutionSummary,
     PlanExecutionResult,
 )
-from cloudops_prefect.naming import FLOW_NAMES, RUN_PLAN, id_tag
+from cloudops_prefect.naming import FLOW_NAMES, RUN_PLAN, id_tag, with_name
 from cloudops_prefect.parameters import has_plan, plan_of, request_ids, request_of
 from cloudops_prefect.plan_run import task_run_id
 from cloudops_prefect.plan_store import with_stored_plan
@@ -243,6 +243,12 @@ async def read_result(client: PrefectClient, execution: Execution) -> ExecutionR
     """
     if execution.index is None and execution.plan is not None:
         return (await read_plan_result(client, execution)).as_result()
+    result = await _read_command_result(client, execution)
+    request = execution.request
+    return result if request is None else with_name(result, request)
+
+
+async def _read_command_result(client: PrefectClient, execution: Execution) -> ExecutionResult:
     result = await _recorded(client, execution)
     status = status_of(execution.flow_run.state)
     if result is not None and (execution.index is not None or status.is_final):
@@ -300,7 +306,7 @@ async def read_plan_result(client: PrefectClient, execution: Execution) -> PlanE
     return PlanExecutionResult.of(
         plan,
         flow_run.id,
-        [results[index] for index in indices],
+        [with_name(results[index], request) for index, request in enumerate(plan.commands)],
         total_duration=flow_run.total_run_time,
         cancelled=status is ExecutionStatus.CANCELLED,
     )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from uuid import UUID
 
-    from cloudops_prefect.models import ExecutionMetadata, ExecutionRequest
+    from cloudops_prefect.models import ExecutionMetadata, ExecutionRequest, ExecutionResult
 
 RUN_COMMAND = "run-command"
 RUN_PLAN = "run-plan"
@@ -49,6 +49,15 @@ def shown_name(request: ExecutionRequest, config: ExecutionConfig | None = None)
     those of blocks, which are read where the command runs.
     """
     return shown.name_of(request, config or ExecutionConfig(), api_credentials())
+
+
+def with_name(
+    result: ExecutionResult, request: ExecutionRequest, config: ExecutionConfig | None = None
+) -> ExecutionResult:
+    """Return a command's result with the command's name, which only what has run has yet."""
+    if result.name is not None:
+        return result
+    return result.model_copy(update={"name": shown_name(request, config)})
 
 
 def plan_run_name(plan: ExecutionPlan, config: ExecutionConfig | None = None) -> str:

@@ -54,6 +54,9 @@ class ExecutionResult(FrozenModel):
 
     id: UUID = Field(description="The request's id")
     execution_id: UUID
+    name: Text | None = Field(
+        default=None, description="The command's name, or what it runs if it has none"
+    )
     status: ExecutionStatus
     exit_code: int | None = None
     stdout: str = ""

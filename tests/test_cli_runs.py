@@ -220,6 +220,11 @@ def test_lists_are_narrowed(cloudops, run, single):
     assert cloudops.found("--limit", "201") == ["Sleepy 100", plan_name]
 
 
+def test_a_result_as_json_has_the_names_too(cloudops, run):
+    results = cloudops.json("result", run["execution_id"])["results"]
+    assert [one["name"] for one in results] == ["check", "build", "tell", "lint"]
+
+
 def test_resume_has_the_names_too(cloudops, plan, run):
     cloudops.flag.touch()
     resumed = cloudops("resume", run["execution_id"])

@@ -118,6 +118,28 @@ async def test_two_equal_commands_of_a_plan_are_two_commands(api, config, tmp_pa
     assert counter.read_text() == "x\nx\n"
 
 
+async def test_each_result_has_the_name_of_its_command(api, config):
+    secret = {"API_TOKEN": "hunter2hunter2"}
+    plan = ExecutionPlan(
+        commands=[
+            shell("echo built", name="build"),
+            shell("echo hunter2hunter2; exit 1", env=secret),
+            shell("echo told", name="tell hunter2hunter2", env=secret),
+        ]
+    )
+    async with ExecutionEngine(config) as engine:
+        execution_id = await engine.execute_plan(plan)
+        results = (await engine.wait(execution_id)).results
+        first = await engine.get_result(results[0].execution_id)
+        single = await engine.wait(await engine.execute(shell("true")))
+    assert [one.name for one in results] == ["build", "echo ********; exit 1", "tell ********"]
+    assert [one.status for one in results] == ["completed", "failed", "cancelled"]
+    assert (first.name, single.name) == ("build", "true")
+    with pytest.raises(CommandFailedError) as failure:
+        await compile_plan(plan, config)()
+    assert [one.name for one in failure.value.result.results] == [one.name for one in results]
+
+
 async def test_ids_are_plain_ones_and_may_be_pasted(api, config):
     plan = ExecutionPlan(commands=[shell("echo done")])
     async with ExecutionEngine(config) as engine:

@@ -262,6 +262,8 @@ async def test_what_died_before_the_api_heard_of_its_commands_is_told_of_each(
         f"not run: {DIED}",
     ]
     assert results[2].execution_id == waiting
+    # The result that was left has none, as those of earlier versions.
+    assert [one.name for one in results] == ["echo one", "echo two", "echo three"]
 
 
 async def test_an_open_engine_knows_what_had_begun_when_a_worker_tells_of_the_death(

@@ -531,6 +531,7 @@ class TestResults:
         document = {
             "id": str(ID),
             "execution_id": str(ID),
+            "name": "build",
             "status": "timeout",
             "exit_code": -15,
             "stdout": "a\n",

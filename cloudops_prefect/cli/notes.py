@@ -1,6 +1,5 @@
 """What is said of a plan though it may run: where it will not do what its file seems to say."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ from cloudops_prefect.models import ParallelStrategy
 from cloudops_prefect.parameters import has_plan
 from cloudops_prefect.run_origin import RunOrigin, current_directory
 from cloudops_prefect.shell_words import command_line
+from cloudops_prefect.unicode_text import path_text
 
 if TYPE_CHECKING:
     from cloudops_prefect.config import ExecutionConfig
@@ -32,11 +32,15 @@ def say_what_is_resumed(execution: "Execution", *, quiet: bool) -> None:
     origin = RunOrigin.of_run(execution.flow_run)
     if not quiet:
         what = "plan" if has_plan(execution.flow_run) else "command"
-        where = f", in {shown_path(origin.directory)}" if origin.directory else ""
+        where = f", in {_in_one_line(origin.directory)}" if origin.directory else ""
         say(f"the {what} runs as it was started{where}")
     if changed := origin.changed_plan_file():
         again = _run_command(changed, origin.directory)
-        say(f"{shown_path(changed)} has changed since; to run it as it is now: {again}")
+        say(f"{_in_one_line(changed)} has changed since; to run it as it is now: {again}")
+
+
+def _in_one_line(path: Path) -> str:
+    return printable(path_text(path))
 
 
 def _run_command(plan_file: Path, directory: Path | None) -> str:
@@ -44,11 +48,6 @@ def _run_command(plan_file: Path, directory: Path | None) -> str:
     if directory is None or directory == current_directory():
         return run
     return f"{command_line('cd', directory)} && {run}"
-
-
-def shown_path(path: Path) -> str:
-    """Return a path as text that can be printed."""
-    return printable(os.fsencode(path).decode(errors="replace"))
 
 
 def concurrency(plan: "ExecutionPlan", config: "ExecutionConfig") -> str | None:
