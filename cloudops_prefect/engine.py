@@ -23,6 +23,7 @@ from cloudops_prefect.errors import (
 )
 from cloudops_prefect.events import EventHandler, FanOutHandler
 from cloudops_prefect.execution import check_paths
+from cloudops_prefect.execution_list import read_list
 from cloudops_prefect.graph import Wiring
 from cloudops_prefect.local_api import ui_url
 from cloudops_prefect.models import (
@@ -179,9 +180,7 @@ class ExecutionEngine:
 
         async def read(services: Services) -> list[ExecutionSummary]:
             await tell_crashes(services.client, services.config)
-            return await history.read_list(
-                services.client, limit=limit, offset=offset, status=wanted
-            )
+            return await read_list(services.client, limit=limit, offset=offset, status=wanted)
 
         return await self._ask(read)
 

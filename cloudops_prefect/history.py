@@ -12,10 +12,6 @@ from prefect.client.schemas.filters import (
     FlowFilterName,
     FlowRunFilter,
     FlowRunFilterExpectedStartTime,
-    FlowRunFilterName,
-    FlowRunFilterState,
-    FlowRunFilterStateName,
-    FlowRunFilterStateType,
     FlowRunFilterTags,
 )
 from prefect.client.schemas.objects import StateType
@@ -33,34 +29,23 @@ from cloudops_prefect.models import (
     ExecutionRequest,
     ExecutionResult,
     ExecutionStatus,
-    ExecutionSummary,
     PlanExecutionResult,
 )
-from cloudops_prefect.naming import FLOW_NAMES, RUN_PLAN, id_tag, with_name
+from cloudops_prefect.naming import RUN_PLAN, id_tag, with_name
 from cloudops_prefect.parameters import has_plan, plan_of, request_ids, request_of
 from cloudops_prefect.plan_run import task_run_id
 from cloudops_prefect.plan_store import with_stored_plan
 from cloudops_prefect.records import RecordReader, ResultRecord, read_results
-from cloudops_prefect.states import TIMED_OUT, status_of
+from cloudops_prefect.states import status_of
 from cloudops_prefect.unrecorded import unrecorded_results, was_cancelled_before
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from uuid import UUID
 
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun
 
 PAGE = 200
-_FLOWS = FlowFilter(name=FlowFilterName(any_=[*FLOW_NAMES]))
-_TYPES = {
-    ExecutionStatus.PENDING: [StateType.SCHEDULED, StateType.PENDING, StateType.PAUSED],
-    ExecutionStatus.RUNNING: [StateType.RUNNING, StateType.CANCELLING],
-    ExecutionStatus.COMPLETED: [StateType.COMPLETED],
-    ExecutionStatus.FAILED: [StateType.FAILED, StateType.CRASHED],
-    ExecutionStatus.TIMEOUT: [StateType.FAILED],
-    ExecutionStatus.CANCELLED: [StateType.CANCELLED],
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,58 +297,6 @@ async def read_plan_result(client: PrefectClient, execution: Execution) -> PlanE
     )
 
 
-async def read_list(  # noqa: PLR0913 (what a list may be narrowed by)
-    client: PrefectClient,
-    *,
-    limit: int,
-    offset: int,
-    status: ExecutionStatus | None = None,
-    tags: Sequence[str] = (),
-    since: datetime | None = None,
-    text: str | None = None,
-) -> list[ExecutionSummary]:
-    """Reads a page of executions, the newest first.
-
-    Args:
-        client: Of the API.
-        limit: How many at most.
-        offset: How many newer ones are left out.
-        status: Only those that stand there.
-        tags: Only those that have all of these.
-        since: Only those that were due then or later.
-        text: Only those with this in their name, in upper or lower case.
-    """
-    wanted = FlowRunFilter(
-        expected_start_time=due(since),
-        state=None if status is None else _state_filter(status),
-        tags=FlowRunFilterTags(all_=[*tags]) if tags else None,
-        name=FlowRunFilterName(like_=text) if text else None,
-    )
-    summaries: list[ExecutionSummary] = []
-    while (asked := min(limit - len(summaries), PAGE)) > 0:
-        runs = await client.read_flow_runs(
-            flow_filter=_FLOWS,
-            flow_run_filter=wanted,
-            sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-            limit=asked,
-            offset=offset + len(summaries),
-        )
-        summaries += [_summary(run) for run in runs]
-        if len(runs) < asked:
-            break
-    return summaries
-
-
-def _state_filter(status: ExecutionStatus) -> FlowRunFilterState:
-    wanted = FlowRunFilterState(type=FlowRunFilterStateType(any_=_TYPES[status]))
-    # Prefect has no type of its own for what timed out.
-    if status is ExecutionStatus.TIMEOUT:
-        wanted.name = FlowRunFilterStateName(any_=[TIMED_OUT])
-    elif status is ExecutionStatus.FAILED:
-        wanted.name = FlowRunFilterStateName(not_any_=[TIMED_OUT])
-    return wanted
-
-
 def due(since: datetime | None = None) -> FlowRunFilterExpectedStartTime:
     """Leaves out what a schedule has there already: its next hundred runs."""
     # The clocks of two machines may differ.
@@ -371,19 +304,8 @@ def due(since: datetime | None = None) -> FlowRunFilterExpectedStartTime:
     return FlowRunFilterExpectedStartTime(before_=soon, after_=since)  # pyright: ignore[reportArgumentType]
 
 
-def _summary(run: FlowRun) -> ExecutionSummary:
-    return ExecutionSummary(
-        id=run.id,
-        status=status_of(run.state),
-        started_at=_started_at(run),
-        # Of what still runs, the time up to now; the total has that only afterwards.
-        duration=run.estimated_run_time or timedelta(),
-        kind="plan" if has_plan(run) else "command",
-        name=run.name,
-    )
-
-
-def _started_at(flow_run: FlowRun) -> datetime | None:
+def started_at(flow_run: FlowRun) -> datetime | None:
+    """Return when a run started; None if it has not."""
     # Prefect gives a start time to what has ended, also where it never ran.
     return flow_run.start_time if flow_run.run_count else None
 
@@ -396,7 +318,7 @@ def _without_record(execution: Execution, status: ExecutionStatus) -> ExecutionR
         id=execution.id if request is None else request.id,
         execution_id=execution.id,
         status=status,
-        started_at=_started_at(flow_run),
+        started_at=started_at(flow_run),
         completed_at=flow_run.end_time,
         duration=flow_run.total_run_time,
         error=error_of_state(flow_run.state),

@@ -16,7 +16,7 @@ from prefect.client.schemas.filters import FlowFilter, FlowFilterName
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Scheduled
 
-from cloudops_prefect import history, run_plan
+from cloudops_prefect import execution_list, run_plan
 from cloudops_prefect.cli.run_facts import facts_of_run
 
 pytestmark = pytest.mark.server
@@ -177,7 +177,7 @@ def test_last_is_the_newest_run_wherever_an_id_is_taken(cloudops, tmp_path):
 
 def test_last_of_nothing_is_not_found(cloudops, monkeypatch):
     # A flow that has no runs at the tests' server.
-    monkeypatch.setattr(history, "_FLOWS", FlowFilter(name=FlowFilterName(any_=["none"])))
+    monkeypatch.setattr(execution_list, "_FLOWS", FlowFilter(name=FlowFilterName(any_=["none"])))
     done = cloudops("status", "last")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "error: Execution not found: last, since nothing has run yet\n"

@@ -12,6 +12,7 @@ from cloudops_prefect import history, local_api
 from cloudops_prefect.api_errors import api
 from cloudops_prefect.cli.arguments import LAST
 from cloudops_prefect.errors import ExecutionNotFoundError, InvalidPlanError, ValidationError
+from cloudops_prefect.execution_list import read_list
 from cloudops_prefect.naming import FLOW_NAMES
 from cloudops_prefect.parameters import request_ids
 from cloudops_prefect.plan_run import task_run_id
@@ -73,7 +74,7 @@ async def resolve(text: str) -> UUID:
 
 async def _newest_id() -> UUID:
     async with api() as client:
-        newest = await history.read_list(client, limit=1, offset=0)
+        newest = await read_list(client, limit=1, offset=0)
     if not newest:
         raise ExecutionNotFoundError(f"{LAST}, since nothing has run yet")
     return newest[0].id

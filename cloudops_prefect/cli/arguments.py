@@ -117,7 +117,7 @@ class ListOptions:
     """Which page of that many."""
 
     def filters(self) -> dict[str, Any]:
-        """The arguments for `history.read_list`.
+        """The arguments for `read_list`.
 
         Raises:
             ValidationError: A value is not written as it should be.

@@ -2,7 +2,6 @@
 
 from typing import TYPE_CHECKING, Any
 
-from cloudops_prefect import history
 from cloudops_prefect.api_errors import api
 from cloudops_prefect.cli import printing, summary
 from cloudops_prefect.cli.api import resolve, ui_url
@@ -14,6 +13,7 @@ from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.dead_runs import tell_crashes
 from cloudops_prefect.engine import ExecutionEngine
 from cloudops_prefect.errors import ExecutionNotCompletedError
+from cloudops_prefect.execution_list import read_list
 from cloudops_prefect.kept_logs import blocks_of, log_parts, text_of
 from cloudops_prefect.models import ExecutionStatus, PlanExecutionResult
 from cloudops_prefect.naming import api_credentials
@@ -91,7 +91,7 @@ async def print_list(filters: dict[str, Any], *, page: int, json: bool) -> int:
     one_more: dict[str, Any] = {**filters, "limit": limit + 1}
     async with api() as client:
         await tell_crashes(client, ExecutionConfig.load())
-        found = await history.read_list(client, **one_more)
+        found = await read_list(client, **one_more)
     summaries, more = found[:limit], len(found) > limit
     if json:
         printing.json_document(summaries)
