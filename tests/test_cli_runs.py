@@ -225,6 +225,21 @@ def test_a_result_as_json_has_the_names_too(cloudops, run):
     assert [one["name"] for one in results] == ["check", "build", "tell", "lint"]
 
 
+def test_a_plan_is_found_by_the_names_of_its_commands(cloudops, run, single):
+    plan_name = f"Roll out {cloudops.tag}"
+    for command in ("check", "LINT", "tell"):
+        assert cloudops.found("--search", command) == [plan_name], command
+    assert cloudops.found("--search", "echo") == []
+    # By its own name and that of a command: once, and in order.
+    named = cloudops.json("shell", "--name", "lint", "--tag", f"batch={cloudops.tag}", "true")
+    assert named["status"] == "completed"
+    assert cloudops.found("--search", "l") == ["lint", "Sleepy 100", plan_name]
+    pages = [cloudops.found("--search", "l", "--limit", "1", "--page", str(n)) for n in range(1, 5)]
+    assert pages == [["lint"], ["Sleepy 100"], [plan_name], []]
+    assert cloudops.found("--search", "check", "--status", "completed") == []
+    assert cloudops.found("--search", "check", "--status", "failed") == [plan_name]
+
+
 def test_resume_has_the_names_too(cloudops, plan, run):
     cloudops.flag.touch()
     resumed = cloudops("resume", run["execution_id"])

@@ -108,7 +108,8 @@ class ListOptions:
     """Only those from then on: how long ago, like 2h or 7d, or a date."""
 
     search: str | None = None
-    """Only those with this in their name: a plan's description, a command's name or text."""
+    """Only those with this in their name: a plan's description, a command's name or text. Commands
+    of a plan are searched once they have started, or will not start any more."""
 
     limit: int = 20
     """How many at most; 20 if absent."""
