@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import anyio
 import httpx
 
+from cloudops_prefect.prefect_internals import wrap_transport
+
 if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
 
@@ -26,12 +28,8 @@ LONGEST_PAUSE = 0.1
 
 
 def ask_again_soon(client: PrefectClient) -> None:
-    """Has a client ask an API that is busy again soon, besides what it does by itself."""
-    # Given a transport in the open, Prefect would make each flow run another client.
-    http = client._client  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
-    below = http._transport  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
-    if not isinstance(below, SoonAgain):
-        http._transport = SoonAgain(below)  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
+    """Have a client ask an API that is busy again soon, besides what it does by itself."""
+    wrap_transport(client, SoonAgain)
 
 
 class SoonAgain(httpx.AsyncBaseTransport):

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 from prefect import get_client
 from prefect.context import FlowRunContext
+from prefect.events.related import related_resources_from_run_context
 from prefect.settings import get_current_settings
-from prefect.states import Failed
+from prefect.states import Failed, Suspended
 
 from cloudops_prefect.artifacts import PlanProgress, results_table
 from cloudops_prefect.called_flows import CompiledFlow
@@ -21,6 +22,7 @@ from cloudops_prefect.control import sigterm
 from cloudops_prefect.crashes import shows_that_it_lives
 from cloudops_prefect.delivery import until_delivered
 from cloudops_prefect.errors import ExecutionError, ValidationError
+from cloudops_prefect.event_delivery import event_router
 from cloudops_prefect.graph import Wiring
 from cloudops_prefect.left_results import tell_left_results_of
 from cloudops_prefect.models import (
@@ -35,7 +37,6 @@ from cloudops_prefect.presenting import present
 from cloudops_prefect.records import read_results
 from cloudops_prefect.run_origin import run_directory
 from cloudops_prefect.services import current_services, open_here
-from cloudops_prefect.state_events import related_resources
 from cloudops_prefect.states import cancelled_state, command_state_of, plan_state_of
 from cloudops_prefect.unbegun import has_begun
 from cloudops_prefect.unrecorded import completed_without_record
@@ -47,7 +48,6 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, State
 
     from cloudops_prefect.config import ExecutionConfig
-    from cloudops_prefect.control import RunControl
     from cloudops_prefect.models import ExecutionResult
     from cloudops_prefect.services import Services
 
@@ -188,15 +188,16 @@ async def run_plan_here(plan: ExecutionPlan, wiring: Wiring) -> State[Any]:
         started = datetime.now(UTC)
         run = await _prepare(wiring, services, env_from=plan.env_from)
         progress = PlanProgress(services.client, run.flow_run_id, run.results, len(plan.commands))
-        with _under_control(run.control, services):
+        with _under_control(run, services):
             async with progress.followed():
                 await run.run()
+            if run.suspended:
+                return await _suspend(run, services)
             table = results_table(plan, run.flow_run_id, run.in_order(), services.config)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(progress.show)
                 tasks.start_soon(until_delivered, partial(services.client.create_artifact, table))
-                tasks.start_soon(services.publisher.flush, run.flow_run_id)
-                tasks.start_soon(services.events.flush)
+                tasks.start_soon(_deliver, run, services)
         awaited = _is_awaited(current_flow_run())
         results = zip(run.in_order(with_output=awaited), plan.commands, strict=True)
         result = PlanExecutionResult.of(
@@ -215,16 +216,29 @@ async def run_command_here(request: ExecutionRequest) -> State[Any]:
     async with current_services() as services:
         request.validate(services.config)
         run = await _prepare(Wiring.of_request(request), services, single=True)
-        with _under_control(run.control, services):
+        with _under_control(run, services):
             await run.run()
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(services.publisher.flush, run.flow_run_id)
-                tasks.start_soon(services.events.flush)
+            if run.suspended:
+                return await _suspend(run, services)
+            await _deliver(run, services)
         (ended,) = run.in_order(with_output=_is_awaited(current_flow_run()))
         result = with_name(ended, request, services.config)
         timeout_ms = request.effective_timeout_ms(services.config)
         run.final_state = command_state_of(result, timeout_ms)
     return run.final_state
+
+
+async def _deliver(run: PlanRun, services: Services) -> None:
+    """Wait until the API has the output, the results and the states of the commands that ended."""
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(services.publisher.flush, run.flow_run_id)
+        tasks.start_soon(services.task_runs.until_sent, run.flow_run_id)
+
+
+async def _suspend(run: PlanRun, services: Services) -> State[Any]:
+    """End an attempt at a run that somebody has suspended; Prefect leaves the run Suspended."""
+    await _deliver(run, services)
+    return Suspended()
 
 
 def or_try_again(state: State[Any]) -> Any:
@@ -256,16 +270,17 @@ def _retries(flow_run: FlowRun) -> int:
 
 
 @contextmanager
-def _under_control(control: RunControl, services: Services) -> Generator[None]:
-    """Lets SIGTERM cancel the run, and its process be missed, unless an engine sees to that."""
+def _under_control(run: PlanRun, services: Services) -> Generator[None]:
+    """Deliver the run's events; unless an engine does so, heed SIGTERM and hold the run's lock."""
     flow_run = current_flow_run()
-    if flow_run.id in services.driven:
-        yield
-        return
-    alive = shows_that_it_lives(flow_run.id, flow_run.run_count, services.config)
-    with alive, sigterm.cancels(control):
-        has_begun()
-        yield
+    with event_router.routed(flow_run.id, services.task_runs.events) as run.routed:
+        if flow_run.id in services.driven:
+            yield
+            return
+        alive = shows_that_it_lives(flow_run.id, flow_run.run_count, services.config)
+        with alive, sigterm.cancels(run.control):
+            has_begun()
+            yield
 
 
 async def _prepare(
@@ -276,13 +291,15 @@ async def _prepare(
     env_from: Sequence[str] = (),
 ) -> PlanRun:
     flow_run = current_flow_run()
+    # Read before an outage can lose the events that are to carry it; Prefect keeps what it reads.
+    with suppress(Exception):
+        await related_resources_from_run_context(services.client)
     return PlanRun(
         wiring,
         flow_run.id,
         services,
         attempt=max(flow_run.run_count, 1),
         earlier=await _earlier_results(wiring, services),
-        related=await related_resources(services.client, flow_run),
         directory=run_directory(flow_run, is_driven=flow_run.id in services.driven),
         single=single,
         env_from=env_from,
@@ -291,7 +308,9 @@ async def _prepare(
 
 async def _earlier_results(wiring: Wiring, services: Services) -> dict[int, ExecutionResult]:
     flow_run = current_flow_run()
-    if flow_run.run_count <= 1:
+    # Prefect does not count the resumption of a suspended run, which only a deployment's can be.
+    may_be_resumed = flow_run.deployment_id is not None and flow_run.id not in services.driven
+    if flow_run.run_count <= 1 and not may_be_resumed:
         return {}
     # A worker that has told of the death knows nothing of these.
     await tell_left_results_of(services.client, services.config, flow_run.id)

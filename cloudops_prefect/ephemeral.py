@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from prefect.settings import get_current_settings
 
+from cloudops_prefect.prefect_internals import replace_server_command
 from cloudops_prefect.server_settings import DEFAULT_SETTINGS
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def start_ephemeral_servers_well() -> None:
     # Takes seconds, and is imported by Prefect's client only where there is no API either.
     from prefect.server.api.server import SubprocessASGIServer
 
-    SubprocessASGIServer._run_uvicorn_command = _start  # noqa: SLF001 # pyright: ignore[reportPrivateUsage, reportAttributeAccessIssue]
+    replace_server_command(SubprocessASGIServer, _start)
 
 
 def _start(server: SubprocessASGIServer) -> subprocess.Popen[bytes]:

@@ -196,7 +196,7 @@ class CommandExecution:
         return path if path is None or self.directory is None else self.directory / path
 
     def _on_started(self, _pid: int) -> None:
-        self.started_at = datetime.now(UTC)
+        self.started_at = self.started_at or datetime.now(UTC)
 
     @property
     def _timeout_ms(self) -> int:

@@ -17,7 +17,6 @@ from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.flow_engine import run_flow_async
 from prefect.states import Crashed, Pending
 
-from cloudops_prefect import recording
 from cloudops_prefect.api_errors import api_complaint
 from cloudops_prefect.crashes import shows_that_it_lives
 from cloudops_prefect.delivery import until_delivered
@@ -106,9 +105,7 @@ async def drive(services: Services, work: Work, flow_run: FlowRun) -> None:
                 await _run_to_its_end(services, work, flow_run, control)
     except ExecutionIOError as error:
         # Its sign of life is left, so that the next engine of this machine tells its end.
-        if (run := services.runs.get(flow_run.id)) is not None:
-            for end in run.ends.values():
-                services.unrecorded.pop(end.task_run_id, None)
+        services.task_runs.forget(flow_run.id)
         logger.warning("Run %s is left as it is: %s", flow_run.id, error)
     finally:
         services.driven.discard(flow_run.id)
@@ -207,7 +204,7 @@ async def stop_all(services: Services) -> None:
         control.cancel()
     while services.driven:
         await anyio.sleep(ENDING_INTERVAL)
-    await recording.until_recorded(services.client, services.unrecorded)
+    await services.task_runs.until_recorded()
 
 
 async def _local_deployment(client: PrefectClient, flow_name: str) -> UUID:

@@ -5,9 +5,7 @@ Names go to the API and into its UI: secrets that this process knows are replace
 
 from __future__ import annotations
 
-from functools import cache
-from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from prefect.settings import get_current_settings
 
@@ -25,13 +23,6 @@ if TYPE_CHECKING:
 RUN_COMMAND = "run-command"
 RUN_PLAN = "run-plan"
 FLOW_NAMES = (RUN_COMMAND, RUN_PLAN)
-# The form for a run in Prefect's UI proposes names like Sleek-Otter, which are not the server's.
-_ADJECTIVES_OF_FORM = frozenset(
-    {"Awesome", "Ergonomic", "Fantastic", "Generic", "Gorgeous", "Handcrafted", "Handmade"}
-    | {"Incredible", "Intelligent", "Licensed", "Practical", "Refined", "Rustic", "Sleek"}
-    | {"Small", "Tasty", "Unbranded"}
-)
-_LONGEST_ANIMAL_OF_FORM = 6
 LOCAL = "local"
 """The deployment of each flow that has the runs of engines in their own process."""
 
@@ -86,23 +77,6 @@ def shown_text(
     """Returns what is said about requests as `shown_name` returns a request's name."""
     redactor = shown.redactor_for(config or ExecutionConfig(), requests, api_credentials())
     return valid_text(redactor.text(text))
-
-
-def is_made_up(name: str) -> bool:
-    """Whether Prefect gave a run its name, an adjective and an animal, since nobody else did."""
-    adjective, _, animal = name.partition("-")
-    if adjective in _ADJECTIVES_OF_FORM:
-        return animal.istitle() and len(animal) <= _LONGEST_ANIMAL_OF_FORM
-    return adjective in _words("adj_any") and animal in _words("subj")
-
-
-@cache
-def _words(kind: str) -> frozenset[str]:
-    from coolname.data import config
-
-    entry: dict[str, Any] = config[kind]
-    within = (_words(part) for part in entry.get("lists", ()))
-    return frozenset(chain(entry.get("words", ()), *within))
 
 
 def id_tag(own_id: UUID) -> str:

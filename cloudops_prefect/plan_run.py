@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
 
 import anyio
+from prefect.context import FlowRunContext
+from prefect.exceptions import Pause
 from prefect.states import Completed
 
 from cloudops_prefect.execution import CommandExecution
@@ -17,17 +19,15 @@ from cloudops_prefect.publishing import PendingResult
 from cloudops_prefect.records import ResultRecord
 from cloudops_prefect.run_background import background_of_run
 from cloudops_prefect.states import state_of
-from cloudops_prefect.tasks import CommandRun, record_task_run, run_command_task
+from cloudops_prefect.tasks import CommandRun, end_command_task, run_command_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from prefect.client.schemas.objects import State
-    from prefect.events.schemas.events import RelatedResource
+    from prefect.client.schemas.objects import State, TaskRun
 
     from cloudops_prefect.graph import Wiring
-    from cloudops_prefect.recording import TaskRunEnd
     from cloudops_prefect.services import Services
 
 PLAN_CANCELLED = "not run: the plan was cancelled"
@@ -51,8 +51,9 @@ class PlanRun:
     Attributes:
         results: How each command ended, by its index, without its output.
         executions: The commands that have been started.
-        ends: How the task run of each command ended.
         control: What cancels the run.
+        routed: Whether the events of its task runs go through `TaskRunLedger.events`.
+        suspended: Whether commands wait for the run to be resumed, since somebody suspended it.
         is_single: Whether it is the run of a single command, not of a plan.
         final_state: The state in which the flow run ends, once everything has ended.
     """
@@ -65,7 +66,6 @@ class PlanRun:
         *,
         attempt: int,
         earlier: Mapping[int, ExecutionResult],
-        related: Sequence[RelatedResource],
         directory: Path | None = None,
         env_from: Sequence[str] = (),
         single: bool = False,
@@ -74,14 +74,14 @@ class PlanRun:
         self.control = services.control(flow_run_id)
         services.runs[flow_run_id] = self
         self.results: dict[int, ExecutionResult] = {}
-        self.ends: dict[int, TaskRunEnd] = {}
         self.final_state: State[Any] | None = None
         self._wiring = wiring
         self._services = services
         self._attempt = attempt
         self._earlier = earlier
-        self._related = related
         self._directory = directory
+        self.routed = False
+        self.suspended = False
         self._env_from = env_from
         self.is_single = single
         self.executions: dict[int, CommandExecution] = {}
@@ -100,21 +100,31 @@ class PlanRun:
         return self.results
 
     async def _run_node(self, tasks: anyio.abc.TaskGroup, index: int) -> None:
-        self.results[index], end = await self._settle(index)
-        self.ends[index] = self._services.unrecorded[end.task_run_id] = end
+        try:
+            self.results[index], task_run = await self._settle(index)
+        except Pause:
+            # The next attempt at the run begins with this command.
+            self.suspended = True
+            return
+        if task_run is not None:
+            self._services.task_runs.add(task_run, routed=self.routed)
         for successor in self._wiring.successors[index]:
             self._waiting_for[successor] -= 1
             if self._waiting_for[successor] == 0:
                 tasks.start_soon(self._run_node, tasks, successor)
 
-    async def _settle(self, index: int) -> tuple[ExecutionResult, TaskRunEnd]:
+    async def _settle(self, index: int) -> tuple[ExecutionResult, TaskRun | None]:
         """Runs the command, or finds out why it doesn't run."""
         earlier = self._earlier.get(index)
         if earlier is not None and earlier.status is ExecutionStatus.COMPLETED:
+            if earlier.execution_id == self._id(index):
+                # A run that was suspended and resumed goes on with the same attempt.
+                return earlier, None
             state = Completed(name="Cached", message=IN_EARLIER_ATTEMPT, data=earlier)
             return earlier, await self._record(index, state)
         async with AsyncExitStack() as slots:
             obstacle = self._obstacle(index) or await self._wait_for_slots(index, slots)
+            _raise_if_suspended()
             if obstacle is None:
                 return await self._run_command(index)
         result = ExecutionResult.not_run(self._request(index), self._execution_id(index), obstacle)
@@ -147,7 +157,7 @@ class PlanRun:
                 await slots.enter_async_context(self._services.slots)
         return self._obstacle(index)
 
-    async def _run_command(self, index: int) -> tuple[ExecutionResult, TaskRunEnd]:
+    async def _run_command(self, index: int) -> tuple[ExecutionResult, TaskRun]:
         request = self._request(index)
         execution = CommandExecution(
             request,
@@ -159,10 +169,10 @@ class PlanRun:
         self.executions[index] = execution
         run = CommandRun(execution, self.flow_run_id, self._id(index))
         with self.control.running(execution):
-            end = await run_command_task(run, self._upstream(index), self._related)
+            task_run = await run_command_task(run, self._upstream(index), lambda: None)
         assert execution.result is not None  # noqa: S101 (the task has run)
         self._publish(index, execution.result, execution.result_with_output)
-        return execution.result, end
+        return execution.result, task_run
 
     def in_order(self, *, with_output: bool = False) -> list[ExecutionResult]:
         """Returns the results in the plan's order, on demand with what the commands printed."""
@@ -176,9 +186,9 @@ class PlanRun:
             for index in indices
         ]
 
-    async def _record(self, index: int, state: State[Any]) -> TaskRunEnd:
-        return await record_task_run(
-            self._request(index), self._id(index), self._upstream(index), self._related, state
+    async def _record(self, index: int, state: State[Any]) -> TaskRun:
+        return await end_command_task(
+            self._request(index), self._id(index), self._upstream(index), state
         )
 
     def _publish(
@@ -204,3 +214,9 @@ class PlanRun:
 
     def _id(self, index: int) -> UUID:
         return task_run_id(self.flow_run_id, self._attempt, index)
+
+
+def _raise_if_suspended() -> None:
+    """Raise Prefect's `Pause` in a flow run that was suspended, as its task engine does."""
+    if (context := FlowRunContext.get()) is not None:
+        context.flow_run_suspension_request.raise_if_requested()

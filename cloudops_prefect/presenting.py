@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from prefect.context import FlowRunContext
+
 from cloudops_prefect.delivery import until_delivered
 from cloudops_prefect.models import ExecutionPlan
-from cloudops_prefect.naming import is_made_up, run_name, tags_of
+from cloudops_prefect.naming import run_name, tags_of
 from cloudops_prefect.parameters import has_plan
 from cloudops_prefect.plan_store import store_for_run
 from cloudops_prefect.run_origin import RunOrigin
@@ -28,9 +30,7 @@ async def present(
     if isinstance(item, ExecutionPlan) and not has_plan(flow_run):
         await until_delivered(partial(store_for_run, services.client, flow_run.id, item))
     await _keep_origin(services, flow_run)
-    name = flow_run.name
-    if is_made_up(name):
-        name = run_name(item, services.config)
+    name = run_name(item, services.config) if _is_unnamed(flow_run) else flow_run.name
     tags = tags_of(item.id, item.metadata)
     if name == flow_run.name and set(tags) <= set(flow_run.tags):
         return
@@ -48,3 +48,10 @@ async def _keep_origin(services: Services, flow_run: FlowRun) -> None:
     if not labels.items() <= flow_run.labels.items():
         update = services.client.update_flow_run_labels
         await until_delivered(partial(update, flow_run.id, {**labels}))
+
+
+def _is_unnamed(flow_run: FlowRun) -> bool:
+    """Whether nobody can have chosen the name of a run: a schedule or a call has created it."""
+    context = FlowRunContext.get()
+    has_name = context is not None and context.flow is not None and context.flow.flow_run_name
+    return flow_run.auto_scheduled or (flow_run.deployment_id is None and not has_name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import logging
 import os
 from concurrent import futures
 from contextlib import suppress
@@ -194,6 +195,8 @@ class Runtime:
 
     def _stop_at_exit(self) -> None:
         if self._thread is not None and self._thread.usable and self._running:
+            # Prefect's events worker has ended by now, and reports each event that it can't take.
+            logging.getLogger("prefect.events").setLevel(logging.CRITICAL)
             stopped = self._thread.spawn(local_runs.stop_all)
             futures.wait([stopped], timeout=EXIT_PATIENCE)
 

@@ -16,9 +16,8 @@ from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.control import RunControl
 from cloudops_prefect.line import Line
 from cloudops_prefect.publishing import Publisher
-from cloudops_prefect.recording import forget_recorded, tell_lost_again
-from cloudops_prefect.state_events import EventSender
 from cloudops_prefect.stranded import watch_stranded
+from cloudops_prefect.task_run_ledger import TaskRunLedger
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
 
     from cloudops_prefect.plan_run import PlanRun
-    from cloudops_prefect.recording import TaskRunEnd
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +36,7 @@ class Services:
         controls: What stops each run that has not ended.
         driven: The runs that an engine of this process runs.
         runs: What has been started, by the id of its flow run.
-        unrecorded: Task runs that have ended, which the API may not know yet.
+        task_runs: The task runs that have ended, which the API may not know yet.
         slots: One token for each command that may run.
         line: The order in which the runs may ask for the first of them.
         pools: The work pools whose runs are asked for.
@@ -48,14 +46,13 @@ class Services:
     config: ExecutionConfig
     client: PrefectClient
     publisher: Publisher
-    events: EventSender
+    task_runs: TaskRunLedger
     slots: anyio.CapacityLimiter
     line: Line = field(default_factory=Line)
     busy: anyio.Event = field(default_factory=anyio.Event)
     controls: dict[UUID, RunControl] = field(default_factory=dict)
     runs: dict[UUID, PlanRun] = field(default_factory=dict)
     driven: set[UUID] = field(default_factory=set)
-    unrecorded: dict[UUID, TaskRunEnd] = field(default_factory=dict)
     pools: set[str] = field(default_factory=set)
     local_deployments: dict[str, UUID] = field(default_factory=dict)
 
@@ -72,14 +69,14 @@ _current: ContextVar[Services | None] = ContextVar("cloudops_services", default=
 async def open_services(config: ExecutionConfig, client: PrefectClient) -> AsyncGenerator[Services]:
     """Opens the services for the runs that are started inside, and closes them afterwards."""
     ask_again_soon(client)
-    events = EventSender(client)
-    async with aclosing(events), anyio.create_task_group() as tasks:
+    task_runs = TaskRunLedger(client)
+    async with aclosing(task_runs.events), anyio.create_task_group() as tasks:
         publisher = Publisher(client)
         slots = anyio.CapacityLimiter(config.max_concurrent_executions)
-        services = Services(config, client, publisher, events, slots)
+        services = Services(config, client, publisher, task_runs, slots)
         tasks.start_soon(publisher.run)
-        tasks.start_soon(events.run)
-        tasks.start_soon(forget_recorded, client, services.unrecorded)
+        tasks.start_soon(task_runs.events.run)
+        tasks.start_soon(task_runs.run)
         tasks.start_soon(watch_cancellation, services.client, services.controls, services.busy)
         tasks.start_soon(watch_stranded, services.client, services.pools)
         token = _current.set(services)
@@ -109,4 +106,4 @@ async def current_services(config: ExecutionConfig | None = None) -> AsyncGenera
         open_services(config or ExecutionConfig(), context.client) as services,
     ):
         yield services
-        await tell_lost_again(services.client, services.unrecorded)
+        await services.task_runs.report_lost()

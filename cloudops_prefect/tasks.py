@@ -1,45 +1,37 @@
-"""One Prefect task for each kind of command."""
+"""One Prefect task for each kind of command, for plans and for flows of the user's own."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar
 
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import TaskRun, TaskRunResult
-from prefect.concurrency._asyncio import concurrency
-from prefect.context import FlowRunContext, TagsContext, TaskRunContext
-from prefect.logging.loggers import task_run_logger
-from prefect.states import exception_to_crashed_state
+from prefect.context import TaskRunContext
 from prefect.tasks import Task
 
 from cloudops_prefect.await_check import CheckedTask
 from cloudops_prefect.block_env import read_environment
+from cloudops_prefect.command_task_engine import engine_for
 from cloudops_prefect.errors import InvalidCommandError
 from cloudops_prefect.execution import CommandExecution
 from cloudops_prefect.models import ExecutionRequest, ExecutionResult, require
 from cloudops_prefect.naming import api_credentials, shown_name
 from cloudops_prefect.output import OutputReader
 from cloudops_prefect.output_feed import OutputFeed
-from cloudops_prefect.recording import TaskRunRecord
 from cloudops_prefect.run_background import end_with_called_flow
 from cloudops_prefect.services import Services, current_services, open_here
-from cloudops_prefect.states import cancelled_state, error_of, state_of
+from cloudops_prefect.states import error_of, state_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
     from uuid import UUID
 
     from prefect.client.orchestration import PrefectClient
-    from prefect.client.schemas.objects import State
-    from prefect.events.schemas.events import RelatedResource
-    from prefect.types import DateTime
+    from prefect.client.schemas.objects import State, TaskRun
 
     from cloudops_prefect.config import ExecutionConfig
-    from cloudops_prefect.recording import TaskRunEnd
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,56 +42,118 @@ logger = logging.getLogger("cloudops_prefect.tasks")
 
 @dataclass(frozen=True, slots=True)
 class CommandRun:
-    """A command whose execution a flow of this package has prepared for the task it starts."""
+    """A command and the run that its output and its result belong to."""
 
     execution: CommandExecution
     flow_run_id: UUID | None
     task_run_id: UUID
 
 
-async def _run(request: ExecutionRequest) -> ExecutionResult:
-    """Runs the command of a task that a flow of the user's calls like any other task."""
+_prepared: dict[UUID, Callable[[TaskRun], Awaitable[State[Any]]]] = {}
+"""The bodies of the task runs that `run_command_task` has begun, by their ids."""
+
+
+async def _run(request: ExecutionRequest) -> Any:
+    context = TaskRunContext.get()
+    assert context is not None  # noqa: S101 (Prefect sets it before it calls a task)
+    task_run = context.task_run
+    if (run_prepared := _prepared.get(task_run.id)) is not None:
+        return await run_prepared(task_run)
+    return await _run_in_flow(request, task_run)
+
+
+async def _run_in_flow(request: ExecutionRequest, task_run: TaskRun) -> ExecutionResult:
+    """Run the command of a task that a flow of the user's calls like any other task."""
     async with current_services() as services:
-        run = _unprepared(request, services)
-        await _run_and_publish(run, services)
-        await end_with_called_flow(run.execution)
-        result = run.execution.result_with_output()
-        if run.flow_run_id is not None:
-            await services.publisher.flush(run.flow_run_id)
+        request.validate(services.config)
+        execution = CommandExecution(
+            request, task_run.id, services.config, env_from=tuple(request.env_from)
+        )
+        async with _published(CommandRun(execution, task_run.flow_run_id, task_run.id), services):
+            await _advance(execution, execution.run)
+        await end_with_called_flow(execution)
+        result = execution.result_with_output()
+        if task_run.flow_run_id is not None:
+            await services.publisher.flush(task_run.flow_run_id)
     if (error := error_of(result, request.effective_timeout_ms(services.config))) is not None:
         raise error
     return result
 
 
-def _unprepared(request: ExecutionRequest, services: Services) -> CommandRun:
-    request.validate(services.config)
-    context = TaskRunContext.get()
-    assert context is not None  # noqa: S101 (Prefect sets it before it calls a task)
-    task_run = context.task_run
-    execution = CommandExecution(
-        request, task_run.id, services.config, env_from=tuple(request.env_from)
-    )
-    return CommandRun(execution, task_run.flow_run_id, task_run.id)
+async def run_command_task(
+    run: CommandRun, upstream: Sequence[UUID], begin: Callable[[], object]
+) -> TaskRun:
+    """Run a prepared command as the task run of the id that it was given; return that.
+
+    Args:
+        run: The command.
+        upstream: The task runs that it has waited for.
+        begin: Is called when the task run is `Running`, before the command starts.
+    """
+    request, execution = run.execution.request, run.execution
+
+    async def run_prepared(task_run: TaskRun) -> State[Any]:
+        begin()
+        # The state's time is what the API shows of the start while the command runs.
+        execution.started_at = task_run.start_time
+        await _advance(execution, execution.run)
+        assert execution.result is not None  # noqa: S101 (it has run, or failed)
+        return state_of(execution.result)
+
+    async with current_services() as services, _published(run, services):
+        _prepared[run.task_run_id] = run_prepared
+        engine = engine_for(TASKS[request.command.type], request, upstream)
+        try:
+            return await engine.run(run.task_run_id)
+        finally:
+            del _prepared[run.task_run_id]
 
 
-async def _run_and_publish(run: CommandRun, services: Services) -> ExecutionResult:
-    """Runs the command to a result: whatever goes wrong is this command's failure alone."""
-    execution = run.execution
-    feed: OutputFeed | None = None
+async def end_command_task(
+    request: ExecutionRequest, task_run_id: UUID, upstream: Sequence[UUID], state: State[Any]
+) -> TaskRun:
+    """Report the task run of a command that ends without having run; return that.
+
+    Args:
+        request: The command's.
+        task_run_id: The id of the task run.
+        upstream: The task runs that the command has waited for.
+        state: The final state.
+    """
+    engine = engine_for(TASKS[request.command.type], request, upstream)
+    return await engine.end(task_run_id, _task_run_name({"request": request}), state)
+
+
+@asynccontextmanager
+async def _published(run: CommandRun, services: Services) -> AsyncGenerator[None]:
+    """Prepare an execution, and send what it prints to the API."""
+    feeds: list[OutputFeed] = []
+
+    async def prepare() -> None:
+        await _prepare(run.execution)
+        feeds.extend(_feeds(run, services))
+
+    await _advance(run.execution, prepare)
     try:
-        await _prepare(execution)
-        feed = _feed(run, services)
-        return await execution.run()
-    except Exception as error:
-        logger.debug("Command %s could not be run", execution.execution_id, exc_info=True)
-        return execution.fail(error)
+        yield
     finally:
-        if feed is not None:
+        for feed in feeds:
             feed.ended = True
 
 
+async def _advance(execution: CommandExecution, step: Callable[[], Awaitable[object]]) -> None:
+    """Take the next step of an execution; an error ends it, and nothing besides."""
+    if execution.result is not None:
+        return
+    try:
+        await step()
+    except Exception as error:
+        logger.debug("Command %s could not be run", execution.execution_id, exc_info=True)
+        execution.fail(error)
+
+
 async def _prepare(execution: CommandExecution) -> None:
-    """Reads the blocks and opens the log."""
+    """Read the blocks and open the log."""
     execution.secrets = api_credentials()
     if execution.env_from:
         execution.env, secrets = await read_environment(execution.env_from)
@@ -107,9 +161,10 @@ async def _prepare(execution: CommandExecution) -> None:
     execution.open()
 
 
-def _feed(run: CommandRun, services: Services) -> OutputFeed | None:
+def _feeds(run: CommandRun, services: Services) -> list[OutputFeed]:
+    """Begin to send what a command prints, unless nobody is to get it."""
     if not services.config.stream_output or run.flow_run_id is None:
-        return None
+        return []
     path = run.execution.log_path
     feed = OutputFeed(
         path=path,
@@ -120,7 +175,7 @@ def _feed(run: CommandRun, services: Services) -> OutputFeed | None:
         record_bytes=services.publisher.record_bytes,
     )
     services.publisher.add_output(feed)
-    return feed
+    return [feed]
 
 
 def _task_run_name(parameters: dict[str, Any]) -> str:
@@ -137,6 +192,8 @@ _OPTIONS: dict[str, Any] = {
     "task_run_name": _task_run_name,
     "cache_policy": NO_CACHE,
     "persist_result": False,
+    # PREFECT_TASKS_DEFAULT_RETRIES is meant for tasks that may run twice.
+    "retries": 0,
 }
 
 
@@ -190,52 +247,6 @@ TASKS: dict[str, Any] = {
 }
 
 
-async def run_command_task(
-    run: CommandRun, upstream: Iterable[UUID], related: Iterable[RelatedResource]
-) -> TaskRunEnd:
-    """Runs a prepared command as a Prefect task run of the id that it was given.
-
-    Args:
-        run: What to run.
-        upstream: The task runs that it has waited for.
-        related: What events of its flow run are about besides.
-    """
-    request = run.execution.request
-    async with current_services() as services:
-        task_run = _task_run(request, run.task_run_id, upstream, services)
-        record = TaskRunRecord(task_run, related, services.events)
-        # Limits of tags hold for all task runs; the public form warns of each tag without one.
-        async with concurrency([f"tag:{tag}" for tag in task_run.tags], suppress_warnings=True):
-            record.begin(lambda: run.execution.started_at)
-            try:
-                state = state_of(await _run_and_publish(run, services))
-            except asyncio.CancelledError:
-                # Its process tree is gone by now.
-                record.end(cancelled_state())
-                raise
-            except BaseException as error:
-                record.end(await exception_to_crashed_state(error))
-                raise
-        if not state.is_completed():
-            task_run_logger(task_run, TASKS[request.command.type]).error(state.message)
-        return record.end(state)
-
-
-async def record_task_run(
-    request: ExecutionRequest,
-    task_run_id: UUID,
-    upstream: Iterable[UUID],
-    related: Iterable[RelatedResource],
-    state: State[Any],
-) -> TaskRunEnd:
-    """Records a task run that ends without having run, so that the UI shows the whole plan."""
-    async with current_services() as services:
-        task_run = _task_run(request, task_run_id, upstream, services)
-        # Without an end the UI's graph would stretch it, and the whole plan, to the present.
-        task_run.end_time = task_run.expected_start_time
-        return TaskRunRecord(task_run, related, services.events).end(state)
-
-
 async def create_task_run(  # noqa: PLR0913, PLR0917 (what makes a task run)
     client: PrefectClient,
     request: ExecutionRequest,
@@ -252,25 +263,4 @@ async def create_task_run(  # noqa: PLR0913, PLR0917 (what makes a task run)
         id=task_run_id,
         name=shown_name(request, config),
         state=state,
-    )
-
-
-def _task_run(
-    request: ExecutionRequest, task_run_id: UUID, upstream: Iterable[UUID], services: Services
-) -> TaskRun:
-    """Describes a task run and its edges, which Prefect would search upstream states for."""
-    command_task: CommandTask = TASKS[request.command.type]
-    context = FlowRunContext.get()
-    flow_run = None if context is None else context.flow_run
-    return TaskRun(
-        id=task_run_id,
-        name=shown_name(request, services.config),
-        flow_run_id=None if flow_run is None else flow_run.id,
-        flow_run_run_count=0 if flow_run is None else flow_run.run_count,
-        task_key=command_task.task_key,
-        dynamic_key=str(task_run_id),
-        task_version=command_task.version,
-        tags=sorted(TagsContext.get().current_tags),
-        task_inputs={"wait_for": [TaskRunResult(id=upstream_id) for upstream_id in upstream]},
-        expected_start_time=cast("DateTime", datetime.now(UTC)),
     )

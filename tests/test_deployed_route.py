@@ -3,6 +3,7 @@
 import shutil
 import sys
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -12,8 +13,9 @@ import psutil
 import pytest
 from engines import exec_, gated, shell, until
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import StateType
 from prefect.settings import PREFECT_API_URL, temporary_settings
-from prefect.states import AwaitingRetry
+from prefect.states import AwaitingRetry, Suspended
 from running import MARK, processes, soon
 from workers import create_pool, deploy, deployments, process_worker
 
@@ -336,3 +338,38 @@ async def test_an_unknown_deployment_is_refused_by_its_name(api, config):
         with pytest.raises(ExecutionError, match="run-plan/no-such"):
             await engine.execute_plan(ExecutionPlan(commands=[shell("true")]))
         assert len(await engine.list_executions()) == before
+
+
+def runs_here(execution_id) -> bool:
+    """Whether a process that the worker has started for a run is still there."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("PREFECT__FLOW_RUN_ID") == str(execution_id):
+                return True
+    return False
+
+
+async def test_a_suspended_run_ends_its_commands_and_goes_on_when_it_is_resumed(engine, tmp_path):
+    record = tmp_path / "record"
+    # Prefect looks for a suspension every ten seconds at the latest.
+    commands = [shell(f"echo {index} >> {record}; sleep 0.25") for index in range(80)]
+    execution_id = await engine.execute_plan(ExecutionPlan(commands=commands))
+    await soon(record.exists, 60)
+    async with get_client() as client:
+        await client.set_flow_run_state(execution_id, Suspended(timeout_seconds=600), force=True)
+        await soon(lambda: not runs_here(execution_id), 60)
+        flow_run = await client.read_flow_run(execution_id)
+        assert (flow_run.state_type, flow_run.state_name) == (StateType.PAUSED, "Suspended")
+        before = len(record.read_text().split())
+        assert 0 < before < len(commands)
+        await client.resume_flow_run(execution_id)
+        with anyio.fail_after(120):
+            result = await engine.wait(execution_id)
+        names = {
+            state.name
+            for one in result.results
+            for state in await client.read_task_run_states(one.execution_id)
+        }
+    assert result.status is ExecutionStatus.COMPLETED
+    assert record.read_text().split() == [str(index) for index in range(len(commands))]
+    assert "Crashed" not in names

@@ -105,7 +105,8 @@ async def test_the_task_inputs_of_a_finished_graph_are_the_edges_of_the_plan(api
     found = {
         (names[upstream.id], run.name)
         for run in task_runs
-        for upstream in run.task_inputs.get("wait_for", [])
+        for inputs in run.task_inputs.values()
+        for upstream in inputs
     }
     assert found == {(f"c{a}", f"c{b}") for b, waits_for in edges.items() for a in waits_for}
 
