@@ -91,4 +91,11 @@ def _without_noise(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     bare = {key: _without_noise(item) for key, item in cast("dict[str, Any]", value).items()}
-    return {key: item for key, item in bare.items() if item is not None and item not in ({}, [])}
+    return {key: item for key, item in bare.items() if not _is_noise(key, item)}
+
+
+def _is_noise(key: str, item: Any) -> bool:
+    # A worker of an older version refuses fields that it doesn't know.
+    field = ExecutionRequest.model_fields.get(key)
+    unset = item is False and field is not None and field.default is False
+    return unset or item is None or item in ({}, [])

@@ -225,7 +225,7 @@ def test_the_command_line_tells_of_files_whose_names_are_not_utf8(bad_directory,
         assert f"{name}/none.yaml".replace(BAD, SHOWN) in json.loads(refused.stdout)["error"]
     assert run_captured("init", f"{BAD}.yaml").returncode == 0
     written = (bad_directory / f"{BAD}.yaml").read_text()
-    assert f"cloudops run {SHOWN}.yaml" in written
+    assert r"cloudops run $'d\xe9.yaml' " in written
     valid = run_captured("validate", f"{BAD}.yaml")
     assert (valid.returncode, valid.stdout[:9]) == (0, f"{SHOWN}.yaml: ")
     (bad_directory / f"{BAD}.yaml").write_text("commands:\n  - rum: x\n")
