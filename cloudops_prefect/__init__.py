@@ -83,6 +83,7 @@ if TYPE_CHECKING:
         StartedEvent,
         StderrEvent,
         StdoutEvent,
+        UnfinishedLine,
     )
     from cloudops_prefect.planfile import PlanFile, json_schema, load_plan, load_request
     from cloudops_prefect.tasks import run_aws_cli, run_exec, run_script, run_shell
@@ -120,6 +121,7 @@ __all__ = [
     "FailedEvent",
     "CancelledEvent",
     "ProgressEvent",
+    "UnfinishedLine",
     "EventHandler",
     "ConsoleHandler",
     "JsonLinesHandler",

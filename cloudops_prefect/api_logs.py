@@ -19,6 +19,9 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.sorting import LogSort
 
+from cloudops_prefect.journal import STREAMS
+from cloudops_prefect.output_feed import PREFIX, UNFINISHED_PREFIX
+
 if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
@@ -26,14 +29,22 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import Log
 
+    from cloudops_prefect.journal import Stream
+
 PAGE = 100
-PREFIX = "cloudops."
 
 
 class LogReader:
-    """Reads the records of one command's output as they come, in their order, each of them once."""
+    """Reads the records of one command's output as they come, in their order, each of them once.
 
-    def __init__(self, flow_run_id: UUID, task_run_id: UUID) -> None:
+    Args:
+        flow_run_id: The run.
+        task_run_id: The command.
+        unfinished: Whether to return records of unfinished lines, too.
+    """
+
+    def __init__(self, flow_run_id: UUID, task_run_id: UUID, *, unfinished: bool = False) -> None:
+        self._unfinished = unfinished
         self._wanted = LogFilter(
             flow_run_id=LogFilterFlowRunId(any_=[flow_run_id]),
             task_run_id=LogFilterTaskRunId(any_=[task_run_id]),
@@ -44,11 +55,22 @@ class LogReader:
 
     async def read(self, client: PrefectClient) -> list[Log]:
         """Returns a page of what has come since the last time, nothing if it is all read."""
-        page = await client.read_logs(self._wanted, limit=PAGE, sort=LogSort.TIMESTAMP_ASC)
         new: list[Log] = []
-        for log in filter(_is_output, page):
+        is_last = False
+        # A long progress bar fills pages with nothing but records of unfinished lines.
+        while not new and not is_last:
+            page = await client.read_logs(self._wanted, limit=PAGE, sort=LogSort.TIMESTAMP_ASC)
+            new = [log for log in self._news(page) if self._unfinished or _is_output(log)]
+            is_last = len(page) < PAGE
+        return new
+
+    def _news(self, page: list[Log]) -> list[Log]:
+        """Returns what of a page has not been read yet."""
+        new: list[Log] = []
+        for log in page:
+            is_ours = _is_output(log) or unfinished_stream(log) is not None
             # A batch whose arrival the API could not confirm is there twice, with the same times.
-            if self._last is None or log.timestamp > self._last:
+            if is_ours and (self._last is None or log.timestamp > self._last):
                 self._last = log.timestamp
                 new.append(log)
         if self._last is not None:
@@ -85,6 +107,11 @@ async def read_by_command(client: PrefectClient, flow_run_id: UUID) -> dict[UUID
 
 def _is_output(log: Log) -> bool:
     return log.name.startswith(PREFIX)
+
+
+def unfinished_stream(log: Log) -> Stream | None:
+    """Returns the stream of which a record has the unfinished line, None of all other records."""
+    return next((one for one in STREAMS if log.name == f"{UNFINISHED_PREFIX}{one}"), None)
 
 
 def _text(log: Log) -> str:

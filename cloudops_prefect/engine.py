@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import aclosing
 from functools import partial
 from http.client import NOT_FOUND
-from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
 from uuid import UUID
 
 import anyio
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         ExecutionResult,
         ExecutionSummary,
         PlanExecutionResult,
+        StreamedEvent,
     )
     from cloudops_prefect.plan_run import PlanRun
     from cloudops_prefect.planfile import PlanFile
@@ -259,22 +260,39 @@ class ExecutionEngine:
             return await self._ask(_plan_result, execution)
         return await self._ask(_result, execution)
 
-    async def stream(self, execution_id: UUID | str) -> AsyncGenerator[ExecutionEvent, None]:
+    @overload
+    def stream(
+        self, execution_id: UUID | str, *, unfinished_lines: Literal[False] = False
+    ) -> AsyncGenerator[ExecutionEvent, None]: ...
+
+    @overload
+    def stream(
+        self, execution_id: UUID | str, *, unfinished_lines: Literal[True]
+    ) -> AsyncGenerator[StreamedEvent, None]: ...
+
+    async def stream(
+        self, execution_id: UUID | str, *, unfinished_lines: bool = False
+    ) -> AsyncGenerator[StreamedEvent, None]:
         """Yields what an execution does, from its first event, live, until it has ended.
 
         Of a run of another process, the API's stored logs are the source: polled, so that each
         line comes once, in its stream's order, with or without a websocket.
+
+        Args:
+            execution_id: Which.
+            unfinished_lines: Yield an `UnfinishedLine` between events where a line stays
+                unfinished, such as a progress bar. It comes again as a whole line.
         """
-        async with aclosing(self._stream(execution_id)) as groups:
+        async with aclosing(self._stream(execution_id, unfinished=unfinished_lines)) as groups:
             async for events in groups:
                 for event in events:
                     yield event
 
     async def _stream(
-        self, execution_id: UUID | str
-    ) -> AsyncGenerator[Iterable[ExecutionEvent], None]:
+        self, execution_id: UUID | str, *, unfinished: bool = False
+    ) -> AsyncGenerator[Iterable[StreamedEvent], None]:
         execution = await self._find(execution_id)
-        source = self._source(execution)
+        source = self._source(execution, unfinished=unfinished)
         if execution.index is None and (plan := execution.plan) is not None:
             groups = plan_events(plan, execution.id, self.config, source)
         else:
@@ -286,8 +304,8 @@ class ExecutionEngine:
             async for events in groups:
                 yield events
 
-    def _source(self, execution: Execution) -> Source:
-        told = ToldByApi(self._ask, execution, self.config)
+    def _source(self, execution: Execution, *, unfinished: bool) -> Source:
+        told = ToldByApi(self._ask, execution, self.config, unfinished=unfinished)
         flow_run_id = execution.flow_run.id
         if not self._runtime.is_running(flow_run_id):
             return told
@@ -374,7 +392,10 @@ class ExecutionEngine:
         """Tells the handlers what a run does from now on."""
         if self._handlers:
             handler = FanOutHandler(list(self._handlers))
-            events = self._stream(flow_run_id)
+            # Without unfinished lines, all are events.
+            events = cast(
+                "AsyncGenerator[Iterable[ExecutionEvent], None]", self._stream(flow_run_id)
+            )
             self._runtime.deliver(flow_run_id, events, handler, elsewhere=elsewhere)
 
     async def _find(self, execution_id: UUID | str) -> Execution:

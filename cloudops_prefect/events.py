@@ -26,6 +26,7 @@ from cloudops_prefect.models import (
     StartedEvent,
     StderrEvent,
     StdoutEvent,
+    UnfinishedLine,
 )
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from uuid import UUID
 
+    from cloudops_prefect.framing import LineGroup
     from cloudops_prefect.journal import Position
     from cloudops_prefect.models import ExecutionEvent, ExecutionResult
 
@@ -235,14 +237,15 @@ async def deliver(groups: AsyncIterable[Iterable[ExecutionEvent]], handler: FanO
         await handler.on_events(events)
 
 
-async def line_events(
+async def line_events(  # noqa: PLR0913 (what its events are of, and what `follow_groups` takes)
     path: Path,
     execution_id: UUID,
     request_id: UUID,
     *,
     start: Position | None = None,
     still_running: Callable[[], bool | Awaitable[bool]] | None = None,
-) -> AsyncGenerator[Iterator[LineEvent], None]:
+    unfinished: bool = False,
+) -> AsyncGenerator[Iterator[LineEvent | UnfinishedLine], None]:
     """Yield the lines of a log as events, from the first, while it is being written and to its end.
 
     They come in groups of what has been printed at once, since each event that goes through an
@@ -255,17 +258,32 @@ async def line_events(
         request_id: And of which request.
         start: As for `follow_groups`.
         still_running: As for `follow_groups`.
+        unfinished: As for `follow_groups`.
 
     Raises:
         ExecutionIOError: The log exists and can't be read.
     """
-    groups = follow_groups(path, start=start, still_running=still_running)
+    groups = follow_groups(path, start=start, still_running=still_running, unfinished=unfinished)
     async with aclosing(groups):
-        async for kind, lines, arrived in groups:
-            if kind == "note":
+        async for group in groups:
+            if group.kind == "note":
                 continue
-            event = StdoutEvent if kind == "stdout" else StderrEvent
-            yield events_of(event, lines, execution_id, request_id, arrived)
+            if group.unfinished is not None:
+                yield iter((unfinished_line(group, execution_id, request_id),))
+                continue
+            event = StdoutEvent if group.kind == "stdout" else StderrEvent
+            yield events_of(event, group.lines, execution_id, request_id, group.time)
+
+
+def unfinished_line(group: LineGroup, execution_id: UUID, request_id: UUID) -> UnfinishedLine:
+    """Return what a group has in place of lines."""
+    return UnfinishedLine(
+        execution_id=execution_id,
+        request_id=request_id,
+        stream="stderr" if group.kind == "stderr" else "stdout",
+        line=group.unfinished or "",
+        timestamp=group.time,
+    )
 
 
 def events_of(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from cloudops_prefect.journal import CODES, Chunk, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from datetime import datetime
 
 MAX_LINE_BYTES = 65_536
@@ -46,6 +48,17 @@ class LineFramer:
         if rest:
             lines += self._keep(rest)
         return lines
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether anything stands after the last newline."""
+        return bool(self._parts)
+
+    def unfinished(self) -> str:
+        """Return what stands after the last newline, as its line would be if it ended here."""
+        _, state, _ = self._settle(b"".join(self._parts))
+        # Without the bytes of a character that is not all there yet.
+        return codecs.getincrementaldecoder("utf-8")("replace").decode(state)
 
     def flush(self) -> list[str]:
         """Return what stands after the last newline, if anything does."""
@@ -106,11 +119,16 @@ def _character_boundary(text: bytes, begin: int, limit: int) -> int:
 
 
 class LineGroup(NamedTuple):
-    """Lines of one stream that were completed by the same chunk."""
+    """Lines of one stream that were completed by the same chunk.
+
+    Attributes:
+        unfinished: In place of lines, what the stream has printed since its last line.
+    """
 
     kind: Kind
     lines: list[str]
     time: datetime
+    unfinished: str | None = None
 
 
 class LogLines:
@@ -119,18 +137,97 @@ class LogLines:
     def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
         self._framers: dict[Kind, LineFramer] = {kind: LineFramer(max_line_bytes) for kind in CODES}
         self._last: datetime | None = None
+        self.begun: dict[Kind, datetime] = {}
+        """When the unfinished line of each stream has begun that has one."""
+        self.chunks: dict[Kind, int] = dict.fromkeys(CODES, 0)
+        """How many chunks of each stream have come."""
 
     def feed(self, chunk: Chunk) -> LineGroup | None:
         """Return the lines that are complete with this chunk, if there are any."""
         self._last = arrived = chunk.time
-        lines = self._framers[chunk.kind].feed(chunk.data)
+        self.chunks[chunk.kind] += 1
+        framer = self._framers[chunk.kind]
+        lines = framer.feed(chunk.data)
+        if not framer.is_unfinished:
+            self.begun.pop(chunk.kind, None)
+        elif lines or chunk.kind not in self.begun:
+            self.begun[chunk.kind] = arrived
         if chunk.kind == "note":
             # A note begins with a newline if the output before it doesn't end with one.
             lines = [line for line in lines if line]
         return LineGroup(chunk.kind, lines, arrived) if lines else None
+
+    def unfinished(self, kind: Kind) -> LineGroup:
+        """Return the unfinished line of a stream that has one."""
+        assert self._last is not None, "something has come"  # noqa: S101
+        return LineGroup(kind, [], self._last, self._framers[kind].unfinished())
 
     def flush(self) -> Iterator[LineGroup]:
         """Yield what stands after the last newline of each stream."""
         for kind, framer in self._framers.items():
             if self._last is not None and (lines := framer.flush()):
                 yield LineGroup(kind, lines, self._last)
+
+
+@dataclass(slots=True)
+class _Shown:
+    """What was shown of an unfinished line: at first nothing, and `at` is when it was first seen.
+
+    Attributes:
+        chunks: How many chunks of its stream had come by then.
+    """
+
+    begun: datetime
+    at: float
+    text: str = ""
+    times: int = 0
+    chunks: int = 0
+
+
+class UnfinishedLines:
+    """Which unfinished lines of a log are to be shown now.
+
+    A line that stays unfinished is shown after `AGE_SECONDS`, and again when it has changed, but
+    not too often.
+
+    Args:
+        lines: The lines of the log.
+        gap: Returns the least number of seconds between two times that a line is shown, given how
+            often it was shown already.
+    """
+
+    AGE_SECONDS = 0.2
+
+    def __init__(self, lines: LogLines, gap: Callable[[int], float]) -> None:
+        self._lines = lines
+        self._gap = gap
+        self._shown: dict[Kind, _Shown] = {}
+
+    def due(self, now: float) -> list[LineGroup]:
+        """Return the unfinished lines that are to be shown now.
+
+        Args:
+            now: The time of a clock that only goes forward, in seconds.
+        """
+        groups: list[LineGroup] = []
+        for kind, shown in self._changed(now):
+            if now - shown.at >= (self._gap(shown.times) if shown.times else self.AGE_SECONDS):
+                group = self._lines.unfinished(kind)
+                shown.chunks = self._lines.chunks[kind]
+                if group.unfinished and group.unfinished != shown.text:
+                    shown.text, shown.at = group.unfinished, now
+                    shown.times += 1
+                    groups.append(group)
+        return groups
+
+    def are_pending(self, now: float) -> bool:
+        """Return whether there are lines that are to be shown as soon as it is time."""
+        return any(True for _ in self._changed(now))
+
+    def _changed(self, now: float) -> Iterator[tuple[Kind, _Shown]]:
+        for kind, begun in self._lines.begun.items():
+            shown = self._shown.get(kind)
+            if shown is None or shown.begun != begun:
+                shown = self._shown[kind] = _Shown(begun, now)
+            if shown.chunks != self._lines.chunks[kind]:
+                yield kind, shown

@@ -11,7 +11,7 @@ import anyio
 import anyio.lowlevel
 
 from cloudops_prefect.doorbell import Doorbell
-from cloudops_prefect.framing import LineGroup, LogLines
+from cloudops_prefect.framing import LineGroup, LogLines, UnfinishedLines
 from cloudops_prefect.journal import OutputReader
 
 if TYPE_CHECKING:
@@ -22,12 +22,16 @@ if TYPE_CHECKING:
 
     from cloudops_prefect.journal import Chunk, Kind, Position
 
+UNFINISHED_INTERVAL_SECONDS = 0.2
+"""The least time between two states of an unfinished line that are followed."""
+
 # Lines of text take ten times the bytes that they are made of, and each follower holds a batch.
 _READ_BYTES = 65_536
 _SHORTEST_POLL = 0.01
 _LONGEST_POLL = 0.05
 _POLL_WITH_BELL = 1.0
 _STILL_RUNNING_EVERY = 1.0
+_IMPATIENT_POLL = 0.1
 # So that a command that prints line by line wakes its reader 200 times a second, not 10 000 times.
 _SETTLE = 0.005
 
@@ -37,6 +41,7 @@ async def follow_groups(
     *,
     start: Position | None = None,
     still_running: Callable[[], bool | Awaitable[bool]] | None = None,
+    unfinished: bool = False,
 ) -> AsyncGenerator[LineGroup, None]:
     """Yield the lines of a log in groups, from the first, and go on while it is being written.
 
@@ -49,16 +54,23 @@ async def follow_groups(
         still_running: Asked once a second while nothing comes, for a writer that died without
             writing an end; once it says no, what is there is yielded and this ends. Without it the
             end is waited for.
+        unfinished: Yield unfinished lines, too, which will come again when they have changed or
+            are finished.
 
     Raises:
         ExecutionIOError: The log exists and can't be read.
     """
     lines = LogLines()
+    shown = UnfinishedLines(lines, lambda _: UNFINISHED_INTERVAL_SECONDS)
     with OutputReader(path, start) as reader, _Listener(path, still_running) as listener:
         async for chunks in _follow(reader, listener):
             for chunk in chunks:
                 if group := lines.feed(chunk):
                     yield group
+            if unfinished and not reader.ended:
+                for group in shown.due(time.monotonic()):
+                    yield group
+                listener.is_impatient = shown.are_pending(time.monotonic())
             if reader.ended:
                 for group in lines.flush():
                     yield group
@@ -75,9 +87,9 @@ async def follow_lines(
     """Yield kind, text and time of each line of a log; arguments and errors as `follow_groups`."""
     groups = follow_groups(path, start=start, still_running=still_running)
     async with aclosing(groups):
-        async for kind, lines, arrived in groups:
-            for line in lines:
-                yield kind, line, arrived
+        async for group in groups:
+            for line in group.lines:
+                yield group.kind, line, group.time
 
 
 def read_lines(path: Path, start: Position | None = None) -> Iterator[LineGroup]:
@@ -106,6 +118,8 @@ class _Listener:
         self._asked = float("-inf")
         self._woken = float("-inf")
         self._poll = _SHORTEST_POLL
+        self.is_impatient = False
+        """Whether there is something to do soon, also if nothing comes."""
 
     def listen(self) -> asyncio.Event:
         # Before the read that finds nothing, so that what is written after that read is heard.
@@ -121,6 +135,7 @@ class _Listener:
         if await self._is_writer_gone():
             return False
         poll = _POLL_WITH_BELL if self._bell.has_ringer else self._poll
+        poll = min(poll, _IMPATIENT_POLL) if self.is_impatient else poll
         self._poll = min(self._poll * 2, _LONGEST_POLL)
         with anyio.move_on_after(poll):
             await event.wait()
@@ -160,6 +175,8 @@ async def _follow(
             return
         elif not await listener.wait(event):
             break
+        else:
+            yield ()
     for chunk in _rest(reader):
         yield (chunk,)
 

@@ -38,6 +38,8 @@ from cloudops_prefect.result_types import (
     StartedEvent,
     StderrEvent,
     StdoutEvent,
+    StreamedEvent,
+    UnfinishedLine,
 )
 
 if TYPE_CHECKING:
@@ -75,6 +77,8 @@ __all__ = [
     "CancelledEvent",
     "ProgressEvent",
     "ExecutionEvent",
+    "UnfinishedLine",
+    "StreamedEvent",
 ]
 
 _DISPLAY_WIDTH = 80

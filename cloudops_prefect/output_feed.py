@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
 from operator import attrgetter
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from prefect.client.schemas.actions import LogCreate
 
-from cloudops_prefect.framing import LogLines
+from cloudops_prefect.framing import LogLines, UnfinishedLines
 from cloudops_prefect.unicode_text import path_text
 
 if TYPE_CHECKING:
@@ -32,12 +33,18 @@ APART = timedelta(microseconds=256)
 """The least time between two records, so that each piece of the first has a time of its own."""
 MOST_TURNS = 20
 """Records that one look at a command's output makes at most, of the two streams taking turns."""
+UNFINISHED_CHARACTERS = 2048
+"""How much of an unfinished line's end the API gets."""
+LONGEST_UNFINISHED_GAP = 30.0
+"""Seconds between two states of a line that stays unfinished for long."""
 MOST_FAILURES = 40
 """Looks at the output of a command that has ended after which it is called unreadable."""
 
 LIMIT = "limit"
-LOGGER_NAMES = {kind: f"cloudops.{kind}" for kind in ("stdout", "stderr", "note", LIMIT)}
-LEVELS = dict.fromkeys(LOGGER_NAMES, logging.WARNING) | {"stdout": logging.INFO}
+PREFIX = "cloudops."
+UNFINISHED_PREFIX = "cloudops_unfinished."
+"""Of records of unfinished lines, each of which comes again within one of whole lines."""
+LEVELS = dict.fromkeys(("stderr", "note", LIMIT), logging.WARNING) | {"stdout": logging.INFO}
 
 
 @dataclass(slots=True)
@@ -62,12 +69,16 @@ class OutputFeed:
     failures: int = 0
     last: datetime = BEGINNING
     lines: LogLines = field(init=False)
+    unfinished: UnfinishedLines = field(init=False)
 
     def __post_init__(self) -> None:
         self.lines = LogLines(self.record_bytes // 4)
+        self.unfinished = UnfinishedLines(self.lines, _gap_after)
 
     def next_records(self) -> list[LogCreate]:
         """Reads on and returns log records of whole lines, none if nothing has been printed.
+
+        A line that stays unfinished has a record of its own name, and comes again as a whole.
 
         Raises:
             ExecutionIOError: The log can't be read.
@@ -76,6 +87,8 @@ class OutputFeed:
         at_end = self.ended and not chunks
         groups = self.lines.flush() if at_end else map(self.lines.feed, _joined(chunks))
         records = [record for group in groups if group for record in self._records(group)]
+        if not self.ended:
+            records += self._unfinished_records()
         self.drained = self.drained or at_end
         return records
 
@@ -99,22 +112,37 @@ class OutputFeed:
             yield self._record(group.kind, data[: size - 1].decode(), group.time)
             data = data[size:]
 
+    def _unfinished_records(self) -> Iterator[LogCreate]:
+        for group in self.unfinished.due(monotonic()):
+            text = (group.unfinished or "").replace("\0", "\N{SYMBOL FOR NULL}")
+            if len(text) > UNFINISHED_CHARACTERS:
+                text = f"…{text[1 - UNFINISHED_CHARACTERS :]}"
+            size = len(text.encode())
+            if not self.drained and size < self.budget:
+                self.budget -= size
+                yield self._record(group.kind, text, group.time, UNFINISHED_PREFIX)
+
     def _rest_is_here(self, reason: str, time: datetime) -> LogCreate:
         self.drained = True
         text = f"[cloudops] {reason}; the rest is in {path_text(self.path)}"
         return self._record(LIMIT, text, time)
 
-    def _record(self, kind: str, text: str, time: datetime) -> LogCreate:
+    def _record(self, kind: str, text: str, time: datetime, prefix: str = PREFIX) -> LogCreate:
         # The API sorts by time alone: records of one execution must not share a microsecond.
         self.last = max(time, self.last + APART)
         return LogCreate(
-            name=LOGGER_NAMES[kind],
+            name=f"{prefix}{kind}",
             level=LEVELS[kind],
             message=text,
             timestamp=self.last,  # pyright: ignore[reportArgumentType]
             flow_run_id=self.flow_run_id,
             task_run_id=self.task_run_id,
         )
+
+
+def _gap_after(times: int) -> float:
+    # A progress bar of an hour is some hundred records, of a minute ten.
+    return min(2.0 ** (times - 1), LONGEST_UNFINISHED_GAP)
 
 
 def in_pieces(record: LogCreate) -> list[LogCreate]:

@@ -238,6 +238,18 @@ class StderrEvent(_CommandEvent):
     line: str
 
 
+class UnfinishedLine(_CommandEvent):
+    """What a command has printed since its last line, such as a prompt or a progress bar.
+
+    It is no event of an execution: it comes again as a whole line, and until then in each state
+    that lasts for a moment.
+    """
+
+    event_type: Literal["unfinished"] = "unfinished"
+    stream: Literal["stdout", "stderr"]
+    line: str
+
+
 class CompletedEvent(_CommandEvent):
     """A command exited with 0."""
 
@@ -280,3 +292,6 @@ ExecutionEvent = Annotated[
     | ProgressEvent,
     Discriminator("event_type"),
 ]
+
+StreamedEvent = ExecutionEvent | UnfinishedLine
+"""What a stream yields that was asked for unfinished lines, too."""

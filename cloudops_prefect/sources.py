@@ -8,7 +8,7 @@ import time
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import anyio
 from prefect.client.schemas.filters import (
@@ -20,14 +20,19 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import StateType
 
 from cloudops_prefect import history
-from cloudops_prefect.api_logs import PREFIX, LogReader
+from cloudops_prefect.api_logs import LogReader, unfinished_stream
 from cloudops_prefect.dead_runs import tell_crash
 from cloudops_prefect.errors import ExecutionIOError
-from cloudops_prefect.events import LineEvent, events_of, line_events
-from cloudops_prefect.framing import LineFramer
+from cloudops_prefect.events import LineEvent, events_of, line_events, unfinished_line
+from cloudops_prefect.framing import LineFramer, LineGroup
 from cloudops_prefect.logfiles import is_here
-from cloudops_prefect.models import ExecutionStatus, StderrEvent, StdoutEvent
-from cloudops_prefect.output_feed import LIMIT
+from cloudops_prefect.models import (
+    ExecutionStatus,
+    StderrEvent,
+    StdoutEvent,
+    UnfinishedLine,
+)
+from cloudops_prefect.output_feed import LIMIT, PREFIX
 from cloudops_prefect.plan_run import task_run_id
 from cloudops_prefect.records import RecordReader, ResultRecord
 from cloudops_prefect.states import status_of
@@ -50,6 +55,7 @@ if TYPE_CHECKING:
     from cloudops_prefect.services import Services
 
 T = TypeVar("T")
+Printed: TypeAlias = LineEvent | UnfinishedLine
 API_INTERVAL = 0.3
 """Seconds between two looks at a run at the API."""
 INTERVAL = 0.05
@@ -76,6 +82,11 @@ class Start(NamedTuple):
 class Source(Protocol):
     """How a run goes on; its commands are told by their index."""
 
+    @property
+    def unfinished(self) -> bool:
+        """Whether its lines include unfinished ones."""
+        ...
+
     async def started(self) -> Mapping[int, Start]:
         """Returns the commands that have started."""
         ...
@@ -88,7 +99,7 @@ class Source(Protocol):
         """Returns when the run has ended, None as long as something of it may start."""
         ...
 
-    def lines(self, index: int, ids: Ids) -> AsyncGenerator[Iterator[LineEvent], None]:
+    def lines(self, index: int, ids: Ids) -> AsyncGenerator[Iterator[Printed], None]:
         """Yields what a command that has started prints, to its end, as it comes."""
         ...
 
@@ -100,11 +111,18 @@ class Ids:
     execution_id: UUID
     request_id: UUID
 
-    def events(self, kind: str, lines: Iterable[str], time: datetime) -> Iterator[LineEvent]:
+    def events(self, kind: str, lines: Iterable[str], time: datetime) -> Iterator[Printed]:
         """Makes events of lines; of our notes, only of the one that says that there is no more."""
         if (event := EVENTS.get(kind)) is None:
             return iter(())
         return events_of(event, lines, self.execution_id, self.request_id, time)
+
+    def events_of_record(self, log: Log) -> Iterator[Printed]:
+        """Makes events of a record of the API."""
+        if (stream := unfinished_stream(log)) is not None:
+            group = LineGroup(stream, [], log.timestamp, log.message)
+            return iter((unfinished_line(group, self.execution_id, self.request_id),))
+        return self.events(log.name.removeprefix(PREFIX), log.message.split("\n"), log.timestamp)
 
 
 class ToldByApi:
@@ -114,11 +132,18 @@ class ToldByApi:
         ask: Calls a function with the services.
         execution: The run, or one command of it.
         config: Tells where logs would be if they were here.
+        unfinished: Whether its lines include unfinished ones.
     """
 
     def __init__(
-        self, ask: Callable[..., Awaitable[Any]], execution: Execution, config: ExecutionConfig
+        self,
+        ask: Callable[..., Awaitable[Any]],
+        execution: Execution,
+        config: ExecutionConfig,
+        *,
+        unfinished: bool = False,
     ) -> None:
+        self.unfinished = unfinished
         self._ask = ask
         self._execution = execution
         self._config = config
@@ -151,7 +176,7 @@ class ToldByApi:
         await self._look()
         return self._ended
 
-    async def lines(self, index: int, ids: Ids) -> AsyncGenerator[Iterator[LineEvent], None]:
+    async def lines(self, index: int, ids: Ids) -> AsyncGenerator[Iterator[Printed], None]:
         """Yields what a command prints, from its log if that is here, else from the API's."""
         path = self.log_path(ids)
         # The file of a single command holds what its earlier attempts have printed as well.
@@ -167,18 +192,15 @@ class ToldByApi:
         """Returns where a command's log is, if it is here."""
         return self._config.log_path(ids.execution_id)
 
-    async def _lines_of_api(
-        self, index: int, ids: Ids
-    ) -> AsyncGenerator[Iterator[LineEvent], None]:
-        reader = LogReader(self._flow_run_id, self._task_run_id(index))
+    async def _lines_of_api(self, index: int, ids: Ids) -> AsyncGenerator[Iterator[Printed], None]:
+        reader = LogReader(self._flow_run_id, self._task_run_id(index), unfinished=self.unfinished)
         while True:
             await self._look()
             # Before the logs are read: they are there when the result is.
             has_ended = self._ended or index in self._results
             page = await self._patiently(_read_page, reader)
             for log in page:
-                kind = log.name.removeprefix(PREFIX)
-                yield ids.events(kind, log.message.split("\n"), log.timestamp)
+                yield ids.events_of_record(log)
             if has_ended and not page:
                 return
             if not page:
@@ -277,6 +299,7 @@ class RunsHere:
     ) -> None:
         self._is_running = is_running
         self._find = find
+        self.unfinished = told.unfinished
         self._told = told
         self._run: PlanRun | None = None
 
@@ -303,7 +326,7 @@ class RunsHere:
         """Returns when the run has ended, None as long as something of it may start."""
         return None if self._is_running() else await self._told.ended()
 
-    async def lines(self, index: int, ids: Ids) -> AsyncGenerator[Iterator[LineEvent], None]:
+    async def lines(self, index: int, ids: Ids) -> AsyncGenerator[Iterator[Printed], None]:
         """Yields what a command prints from its log; from its result if it could have none."""
         while (log := await self._log(index)) is None and await self.result(index) is None:
             await anyio.sleep(INTERVAL)
@@ -324,7 +347,7 @@ class RunsHere:
 
     async def _lines_of_result(
         self, index: int, ids: Ids
-    ) -> AsyncGenerator[Iterator[LineEvent], None]:
+    ) -> AsyncGenerator[Iterator[Printed], None]:
         while (result := await self.result(index)) is None:
             await anyio.sleep(INTERVAL)
         yield _kept_lines(result, ids)
@@ -353,16 +376,21 @@ def _requests(execution: Execution) -> list[ExecutionRequest]:
 
 def _followed(
     source: Source, path: Path, index: int, ids: Ids, start: Position | None = None
-) -> AsyncGenerator[Iterator[LineEvent], None]:
+) -> AsyncGenerator[Iterator[Printed], None]:
     async def still_running() -> bool:
         return await source.result(index) is None
 
     return line_events(
-        path, ids.execution_id, ids.request_id, start=start, still_running=still_running
+        path,
+        ids.execution_id,
+        ids.request_id,
+        start=start,
+        still_running=still_running,
+        unfinished=source.unfinished,
     )
 
 
-def _kept_lines(result: ExecutionResult, ids: Ids) -> Iterator[LineEvent]:
+def _kept_lines(result: ExecutionResult, ids: Ids) -> Iterator[Printed]:
     for kind, text in (("stdout", result.stdout), ("stderr", result.stderr)):
         framer = LineFramer()
         lines = [*framer.feed(text.encode()), *framer.flush()]

@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from cloudops_prefect.config import ExecutionConfig
-    from cloudops_prefect.events import LineEvent
     from cloudops_prefect.models import (
         ExecutionEvent,
         ExecutionPlan,
         ExecutionRequest,
         ExecutionResult,
+        StreamedEvent,
     )
-    from cloudops_prefect.sources import Source
+    from cloudops_prefect.sources import Printed, Source
 
 INTERVAL = 0.05
 BEGINNING = datetime.min.replace(tzinfo=UTC)
@@ -55,7 +55,7 @@ def final_event(result: ExecutionResult, time: datetime) -> ExecutionEvent:
 
 async def command_events(
     request: ExecutionRequest, ids: Ids, config: ExecutionConfig, source: Source, index: int = 0
-) -> AsyncGenerator[Iterable[ExecutionEvent], None]:
+) -> AsyncGenerator[Iterable[StreamedEvent], None]:
     """Yields a command's events, from the first to the last, at the pace of who takes them.
 
     They come in groups, as lines that were printed at once do: an event that goes through an
@@ -93,12 +93,12 @@ class _Command:
     index: int
     last: datetime = BEGINNING
 
-    async def until_its_end(self) -> AsyncGenerator[Iterable[ExecutionEvent], None]:
+    async def until_its_end(self) -> AsyncGenerator[Iterable[StreamedEvent], None]:
         """Yields all events but the last."""
         while (time := await self._started_at()) is None:
             await anyio.sleep(INTERVAL)
         async with aclosing(self._lines()) as groups:
-            lines: Iterator[LineEvent] = iter(())
+            lines: Iterator[Printed] = iter(())
             if await self.source.result(self.index) is not None:
                 lines = await anext(groups, lines)
                 time = min(time, self.last) if self.last > BEGINNING else time
@@ -133,7 +133,7 @@ class _Command:
             timestamp=time,
         )
 
-    async def _lines(self) -> AsyncGenerator[Iterator[LineEvent], None]:
+    async def _lines(self) -> AsyncGenerator[Iterator[Printed], None]:
         if not self.config.stream_output:
             return
         async with aclosing(self.source.lines(self.index, self.ids)) as groups:
@@ -146,7 +146,7 @@ class _Command:
 
 async def plan_events(  # noqa: C901 (one stream out of many)
     plan: ExecutionPlan, execution_id: UUID, config: ExecutionConfig, source: Source
-) -> AsyncGenerator[Iterable[ExecutionEvent], None]:
+) -> AsyncGenerator[Iterable[StreamedEvent], None]:
     """Yields a plan's progress and the events of its commands, each command's in order.
 
     They come in groups, as those of `command_events` do. Nothing is told of a command before the
@@ -179,7 +179,7 @@ async def plan_events(  # noqa: C901 (one stream out of many)
     wiring = Wiring.of_plan(plan)
     ends: dict[int, anyio.Event] = {}
     # Without a buffer: each command that is followed has one group of lines in memory.
-    send, receive = anyio.create_memory_object_stream["Iterable[ExecutionEvent]"]()
+    send, receive = anyio.create_memory_object_stream["Iterable[StreamedEvent]"]()
 
     async def follow(index: int, command_id: UUID) -> None:
         # What has completed in an earlier attempt is not followed.

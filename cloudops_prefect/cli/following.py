@@ -20,7 +20,7 @@ from cloudops_prefect.shell_words import command_line
 
 if TYPE_CHECKING:
     from cloudops_prefect.engine import ExecutionEngine
-    from cloudops_prefect.models import ExecutionEvent, ExecutionResult, PlanExecutionResult
+    from cloudops_prefect.models import ExecutionResult, PlanExecutionResult, StreamedEvent
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 REST = 2.0
@@ -63,7 +63,7 @@ def interruptible() -> Generator[Interruption]:
 async def follow(
     engine: "ExecutionEngine",
     execution_id: UUID,
-    show: Callable[["ExecutionEvent"], None],
+    show: Callable[["StreamedEvent"], None],
     interruption: Interruption,
 ) -> "ExecutionResult | PlanExecutionResult":
     """Shows what an execution does until it has ended; cancels it on an interruption.
@@ -109,9 +109,9 @@ class _Notice(logging.Handler):
 
 
 async def _show_all(
-    engine: "ExecutionEngine", execution_id: UUID, show: Callable[["ExecutionEvent"], None]
+    engine: "ExecutionEngine", execution_id: UUID, show: Callable[["StreamedEvent"], None]
 ) -> None:
-    async with aclosing(engine.stream(execution_id)) as events:
+    async with aclosing(engine.stream(execution_id, unfinished_lines=True)) as events:
         paused = monotonic()
         async for event in events:
             show(event)

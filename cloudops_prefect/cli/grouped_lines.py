@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from cloudops_prefect.cli import printing
 from cloudops_prefect.cli.event_lines import PlanLines
-from cloudops_prefect.models import ProgressEvent, StderrEvent, StdoutEvent
+from cloudops_prefect.models import ProgressEvent, StderrEvent, StdoutEvent, UnfinishedLine
 
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from cloudops_prefect.models import ExecutionEvent, ExecutionPlan
+    from cloudops_prefect.models import ExecutionPlan, StreamedEvent
 
 _KEPT = 1_000_000
 
@@ -41,9 +41,9 @@ class GroupedLines:
         self._lines = PlanLines(plan, names)
         self._groups: dict[UUID, _Group] = {}
 
-    def show(self, event: "ExecutionEvent") -> None:
+    def show(self, event: "StreamedEvent") -> None:
         """Takes an event; the last one of a command has all of its lines printed."""
-        if isinstance(event, ProgressEvent):
+        if isinstance(event, ProgressEvent | UnfinishedLine):
             return
         if isinstance(event, StdoutEvent | StderrEvent):
             self._groups.setdefault(event.execution_id, _Group()).add(event)

@@ -1,6 +1,6 @@
 """Executions looked at, whoever runs them."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cloudops_prefect.api_errors import api
 from cloudops_prefect.cli import printing, summary
@@ -17,9 +17,6 @@ from cloudops_prefect.execution_list import read_list
 from cloudops_prefect.kept_logs import blocks_of, log_parts, text_of
 from cloudops_prefect.models import ExecutionStatus, PlanExecutionResult
 from cloudops_prefect.naming import api_credentials
-
-if TYPE_CHECKING:
-    from cloudops_prefect.models import ExecutionEvent
 
 _NONE_LIKE_THAT = "No execution is like that"
 _NONE_YET = "Nothing has run yet: `cloudops init` writes a plan, `cloudops run plan.yaml` runs it"
@@ -78,10 +75,15 @@ async def follow_logs(id_text: str, *, json: bool) -> int:
     """Prints what an execution prints, from its first line, until it ends."""
     execution = await execution_of(await resolve(id_text))
     as_lines = Showing(item_of(execution), ShownOptions(output="interleaved"))
-    show = _show_json if json else as_lines.view.show
+    view = as_lines.view
     async with ExecutionEngine(ExecutionConfig.load()) as engine:
-        async for event in engine.stream(execution.id):
-            show(event)
+        if json:
+            async for event in engine.stream(execution.id):
+                printing.line(event.model_dump_json())
+            return 0
+        async with view.drawn():
+            async for event in engine.stream(execution.id, unfinished_lines=True):
+                view.show(event)
     return 0
 
 
@@ -117,7 +119,3 @@ async def cancel(id_text: str, *, json: bool) -> int:
         ended = status is ExecutionStatus.CANCELLED
         printing.line(f"{'Cancelled' if ended else 'Cancelling'} {execution_id}")
     return 0
-
-
-def _show_json(event: "ExecutionEvent") -> None:
-    printing.line(event.model_dump_json())

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from cloudops_prefect.cli.picture import RunFacts
-    from cloudops_prefect.models import ExecutionEvent, ExecutionPlan
+    from cloudops_prefect.models import ExecutionPlan, StreamedEvent
 
 _TIMED_OUT = "Execution timeout"
 _PENDING, _RUNNING = ExecutionStatus.PENDING, ExecutionStatus.RUNNING
@@ -55,7 +55,7 @@ class RunState:
         self._plan = plan
         self._stops_on_failure = Wiring.of_plan(plan).stop_on_failure
 
-    def take(self, event: "ExecutionEvent") -> None:
+    def take(self, event: "StreamedEvent") -> None:
         """Learns from an event."""
         if isinstance(event, ProgressEvent):
             self.execution_id = event.execution_id

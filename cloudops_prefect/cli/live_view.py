@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from cloudops_prefect.cli.live_state import CommandState, RunState
     from cloudops_prefect.cli.picture import RunFacts
-    from cloudops_prefect.models import ExecutionEvent
+    from cloudops_prefect.models import StreamedEvent
 
 INTERVAL = 0.125
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
@@ -52,7 +52,7 @@ class LiveView:
         self._address = address
         self._console = printing.console()
 
-    def show(self, event: "ExecutionEvent") -> None:
+    def show(self, event: "StreamedEvent") -> None:
         """Takes an event, to be seen when the view is drawn next."""
         self.state.take(event)
 

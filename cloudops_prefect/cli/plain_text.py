@@ -32,4 +32,9 @@ def _seen_last(line: str) -> str:
 
 def printable(line: str) -> str:
     """A line as one that a terminal shows in one row and obeys in nothing."""
-    return "".join(letter if letter.isprintable() else " " for letter in plain(line)).strip()
+    return indented(line).strip()
+
+
+def indented(line: str) -> str:
+    """A line as `printable` has it, but for the blanks around it."""
+    return "".join(letter if letter.isprintable() else " " for letter in plain(line))

@@ -1,6 +1,7 @@
 """What the command line prints."""
 
 import os
+import shutil
 import sys
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager
@@ -49,9 +50,68 @@ def content(data: bytes) -> None:
         sys.stdout.buffer.flush()
 
 
+def bottom_row(text: str | None, *, error: bool = False) -> None:
+    """Keeps a text below all that is printed, until another or None takes its place.
+
+    Only a screen shows it, in one row, without its beginning if it is too long for that.
+
+    Args:
+        text: What is shown.
+        error: Whether it belongs to standard error, not to standard output.
+    """
+    _bottom.erase()
+    stream = sys.stderr if error else sys.stdout
+    _bottom.stream, _bottom.text = stream, text if _can_move_cursor(stream) else None
+    _bottom.draw()
+
+
+def _can_move_cursor(stream: TextIO) -> bool:
+    return stream.isatty() and not _in_ci() and os.environ.get("TERM", "dumb") != "dumb"
+
+
+class _BottomRow:
+    """What stands below all that is printed."""
+
+    def __init__(self) -> None:
+        self.stream = sys.stdout
+        self.text: str | None = None
+
+    def draw(self) -> None:
+        """Writes the row, and leaves the cursor at its end."""
+        if self.text is not None:
+            with _going_on_without(self.stream):
+                self.stream.write(valid_text(_end_of_row(self.text)))
+                self.stream.flush()
+
+    def erase(self) -> None:
+        """Takes the row off the screen, and leaves the cursor where it began."""
+        if self.text is not None:
+            with _going_on_without(self.stream):
+                self.stream.write("\r\x1b[K")
+                self.stream.flush()
+
+
+_bottom = _BottomRow()
+
+
+def _end_of_row(text: str) -> str:
+    """The last part of a text that the screen has room for in a row."""
+    from rich.cells import cell_len
+
+    width = shutil.get_terminal_size().columns - 1
+    if cell_len(text) <= width:
+        return text
+    end = text[1 - width :]
+    while cell_len(end) >= width:
+        end = end[1:]
+    return f"…{end}"
+
+
 def _write(stream: TextIO, text: str) -> None:
+    _bottom.erase()
     with _going_on_without(stream):
         print(valid_text(text), file=stream, flush=True)
+    _bottom.draw()
 
 
 @contextmanager
@@ -68,8 +128,11 @@ def _going_on_without(stream: TextIO) -> Generator[None]:
 
 def on_screen() -> bool:
     """Whether somebody looks at standard output: it is a terminal, and not that of a CI system."""
-    in_ci = os.environ.get("CI", "").lower() not in {"", "0", "false"}
-    return sys.stdout.isatty() and not in_ci
+    return sys.stdout.isatty() and not _in_ci()
+
+
+def _in_ci() -> bool:
+    return os.environ.get("CI", "").lower() not in {"", "0", "false"}
 
 
 def has_colours() -> bool:

@@ -1,8 +1,8 @@
 """The ways in which an execution can be shown while it goes on."""
 
 from collections import Counter
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from cloudops_prefect.cli import printing
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
     from cloudops_prefect.cli.arguments import ShownOptions
     from cloudops_prefect.cli.picture import RunFacts
-    from cloudops_prefect.models import ExecutionEvent, ExecutionRequest
+    from cloudops_prefect.models import ExecutionRequest, StreamedEvent
 
 
 class View(Protocol):
     """What is shown of an execution while it goes on."""
 
-    def show(self, event: "ExecutionEvent", /) -> None:
+    def show(self, event: "StreamedEvent", /) -> None:
         """Takes an event."""
 
     def learn(self, facts: "RunFacts", /) -> bool:
@@ -45,7 +45,7 @@ class LineView:
         show: Prints an event.
     """
 
-    def __init__(self, show: Callable[["ExecutionEvent"], None]) -> None:
+    def __init__(self, show: Callable[["StreamedEvent"], None]) -> None:
         self.show = show
         self._waited = Counter[str]()
 
@@ -56,9 +56,13 @@ class LineView:
             printing.error_line(facts.waits_for)
         return bool(facts.waits_for)
 
-    def drawn(self) -> AbstractAsyncContextManager[None]:
-        """Does nothing: what is printed stays."""
-        return nullcontext()
+    @asynccontextmanager
+    async def drawn(self) -> AsyncGenerator[None]:
+        """Takes the last unfinished line off the screen at the end; what is printed stays."""
+        try:
+            yield
+        finally:
+            printing.bottom_row(None)
 
 
 def view_of(
@@ -81,5 +85,5 @@ def view_of(
     return LineView(lines(item, names).show)
 
 
-def _nothing(event: "ExecutionEvent") -> None:
+def _nothing(event: "StreamedEvent") -> None:
     """Shows nothing, for those who want the result only."""
