@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Self
@@ -44,8 +45,8 @@ class ExecutionConfig(BaseSettings):
     )
     log_dir: Path | None = Field(
         default=None,
-        description="Directory of the log files; `cloudops-executions` in the system's temporary "
-        "directory if absent",
+        description="Directory of the log files; `cloudops-executions-UID` in the system's "
+        "temporary directory if absent",
     )
     max_concurrent_executions: PositiveInt = Field(
         default=10, description="Commands that run at once in one engine, plans included"
@@ -113,12 +114,20 @@ class ExecutionConfig(BaseSettings):
     def resolved_log_dir(self) -> Path:
         """The directory of the log files, absolute, whether it exists or not."""
         if self.log_dir is None:
-            return Path(tempfile.gettempdir(), "cloudops-executions").absolute()
+            return default_log_dir()
         return self.log_dir.expanduser().absolute()
 
     def log_path(self, execution_id: UUID | str) -> Path:
         """Return where the output of an execution is, without looking."""
         return self.resolved_log_dir / f"{execution_id}.log"
+
+
+def default_log_dir() -> Path:
+    """Return the directory of the log files of a user who sets none.
+
+    Its name has the user's id: everybody shares the temporary directory, and nobody else's logs.
+    """
+    return Path(tempfile.gettempdir(), f"cloudops-executions-{os.geteuid()}").absolute()
 
 
 def _complaints(error: WrongTypesError, overrides: dict[str, Any]) -> list[str]:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import fcntl
 import os
 import stat
-import tempfile
 import time
-from pathlib import Path
+from typing import TYPE_CHECKING
 
+from cloudops_prefect.config import default_log_dir
 from cloudops_prefect.errors import ExecutionIOError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _FILE_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 _DIRECTORY_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
@@ -60,7 +63,7 @@ def _check_directory(directory: Path, fd: int) -> None:
     _refuse_owner(directory, found)
     if not os.access(directory, os.W_OK | os.X_OK):
         raise ExecutionIOError(f"log directory {directory} is not writable")
-    if directory.absolute() != Path(tempfile.gettempdir(), "cloudops-executions").absolute():
+    if directory.absolute() != default_log_dir():
         return
     if found.st_uid != os.geteuid():
         raise ExecutionIOError(

@@ -1,3 +1,4 @@
+import os
 import tempfile
 from pathlib import Path
 from uuid import uuid4
@@ -116,7 +117,7 @@ def test_bad_json_in_a_variable_is_a_clear_error(monkeypatch):
 def test_logs_are_in_the_systems_temporary_directory_unless_told(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     execution_id = uuid4()
-    default = tmp_path / "cloudops-executions"
+    default = tmp_path / f"cloudops-executions-{os.geteuid()}"
     assert ExecutionConfig().resolved_log_dir == default
     assert ExecutionConfig().log_path(execution_id) == default / f"{execution_id}.log"
     assert not default.exists()

@@ -1,4 +1,5 @@
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -444,11 +445,42 @@ def test_a_directory_of_the_users_keeps_its_rights(log_path):
 
 
 def test_the_default_directory_is_narrowed(temp_dir):
-    directory = temp_dir / "cloudops-executions"
+    directory = temp_dir / f"cloudops-executions-{os.geteuid()}"
     directory.mkdir()
     directory.chmod(0o777)
     opened(directory / "one.log").close()
     assert rights(directory) == 0o700
+
+
+OPENS_THE_DEFAULT = """
+import os
+from cloudops_prefect.config import ExecutionConfig
+from cloudops_prefect.output import OutputLog
+for uid in (0, 65534):
+    os.seteuid(uid)
+    path = ExecutionConfig().log_path("one")
+    with OutputLog.open(path, max_output_bytes=100) as log:
+        log.write("stdout", b"it works")
+    print(path.parent.name, path.read_text())
+"""
+
+
+@needs_root
+def test_two_users_of_a_machine_have_a_default_directory_each(tmp_path):
+    shared = Path(tempfile.mkdtemp(dir="/tmp"))
+    shared.chmod(0o1777)
+    env = {name: value for name, value in os.environ.items() if name != "CLOUDOPS_LOG_DIR"}
+    argv = [sys.executable, "-c", OPENS_THE_DEFAULT]
+    try:
+        done = subprocess.run(
+            argv, env={**env, "TMPDIR": str(shared)}, capture_output=True, text=True
+        )
+    finally:
+        shutil.rmtree(shared)
+    assert done.stdout.splitlines() == [
+        "cloudops-executions-0 it works",
+        "cloudops-executions-65534 it works",
+    ], done.stderr
 
 
 @needs_root
