@@ -10,7 +10,7 @@ from benchmarks.bench import Bench
 from benchmarks.measures import Row, Sample, missed, seconds
 
 EXECUTIONS = 10_000
-PATIENCE = 60
+STARTS_TIMEOUT_SECONDS = 60
 
 
 def compile_plan(bench: Bench) -> list[Row]:
@@ -33,9 +33,9 @@ def starts(bench: Bench) -> list[Row]:
         plain_crowd = raw.ask("starts", calls=50, at_once=50)
     bench.server.settle()
     with bench.subject("ours") as ours:
-        single = ours.ask("starts", calls=calls, at_once=1, seconds=PATIENCE)
+        single = ours.ask("starts", calls=calls, at_once=1, seconds=STARTS_TIMEOUT_SECONDS)
         bench.server.settle()
-        crowd = ours.ask("starts", calls=at_once, at_once=50, seconds=PATIENCE)
+        crowd = ours.ask("starts", calls=at_once, at_once=50, seconds=STARTS_TIMEOUT_SECONDS)
     rows = [
         _start_row(
             f"start, {len(single['started'])} calls one after another", single["started"], plain

@@ -30,7 +30,7 @@ IN_ENGINE = ["timeout", "engine.cancel", "UI cancel, local"]
 WORKER = "UI cancel, worker"
 SIGNALS = {"SIGTERM": signal.SIGTERM, "SIGKILL": signal.SIGKILL}
 WAYS = [*IN_ENGINE, WORKER, *SIGNALS]
-PATIENCE = 10.0
+STOP_TIMEOUT_SECONDS = 10.0
 POOL = "bench"
 IGNORES_SIGTERM = "ignores sigterm"
 Told = dict[str, float]
@@ -59,7 +59,8 @@ def _by_an_engine(bench: Bench) -> Iterator[dict[str, Stop]]:
 
         def stop(way: str) -> dict[str, Told]:
             return {
-                kind: subject.ask("stop", kind=kind, way=way, seconds=PATIENCE) for kind in ARGV
+                kind: subject.ask("stop", kind=kind, way=way, seconds=STOP_TIMEOUT_SECONDS)
+                for kind in ARGV
             }
 
         yield {way: partial(stop, way) for way in IN_ENGINE}
@@ -76,7 +77,11 @@ def _under_a_worker(bench: Bench) -> Iterator[dict[str, Stop]]:
         process_worker(bench.server.url, home, POOL, **variables),
         bench.subject("stopper", **settings) as subject,
     ):
-        yield {WORKER: partial(subject.ask, "stop_under_worker", pool=POOL, seconds=PATIENCE)}
+        yield {
+            WORKER: partial(
+                subject.ask, "stop_under_worker", pool=POOL, seconds=STOP_TIMEOUT_SECONDS
+            )
+        }
 
 
 @contextmanager
@@ -102,7 +107,7 @@ def _stopped_by(bench: Bench, number: signal.Signals) -> dict[str, Told]:
         trees = Trees(marks)
         asked = time.time()
         subject.send_signal(number)
-        told = trees.told(asked, PATIENCE)
+        told = trees.told(asked, STOP_TIMEOUT_SECONDS)
         subject.wait(30)
     return told
 

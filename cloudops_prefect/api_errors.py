@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from prefect.client.orchestration import PrefectClient
 
-PATIENCE = 8.0
+ANSWER_TIMEOUT_SECONDS = 8.0
 """Seconds after which an API that is there would have answered."""
 
 
@@ -33,7 +33,7 @@ def answered_soon() -> Generator[None]:
         ExecutionIOError: if there is none in time.
     """
     # Where no API is configured Prefect starts a server first, which takes longer.
-    patience = PATIENCE if get_current_settings().api.url else math.inf
+    patience = ANSWER_TIMEOUT_SECONDS if get_current_settings().api.url else math.inf
     with anyio.move_on_after(patience) as scope:
         yield
     if scope.cancelled_caught:

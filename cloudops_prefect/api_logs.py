@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from cloudops_prefect.journal import Stream
 
-PAGE = 100
+LOG_PAGE_SIZE = 100
 
 
 class LogReader:
@@ -59,9 +59,11 @@ class LogReader:
         is_last = False
         # A long progress bar fills pages with nothing but records of unfinished lines.
         while not new and not is_last:
-            page = await client.read_logs(self._wanted, limit=PAGE, sort=LogSort.TIMESTAMP_ASC)
+            page = await client.read_logs(
+                self._wanted, limit=LOG_PAGE_SIZE, sort=LogSort.TIMESTAMP_ASC
+            )
             new = [log for log in self._news(page) if self._unfinished or _is_output(log)]
-            is_last = len(page) < PAGE
+            is_last = len(page) < LOG_PAGE_SIZE
         return new
 
     def _news(self, page: list[Log]) -> list[Log]:
@@ -96,13 +98,15 @@ async def read_by_command(client: PrefectClient, flow_run_id: UUID) -> dict[UUID
     records: dict[UUID, dict[datetime, str]] = {}
     offset = 0
     while True:
-        page = await client.read_logs(wanted, limit=PAGE, offset=offset, sort=LogSort.TIMESTAMP_ASC)
+        page = await client.read_logs(
+            wanted, limit=LOG_PAGE_SIZE, offset=offset, sort=LogSort.TIMESTAMP_ASC
+        )
         for log in filter(_is_output, page):
             if log.task_run_id is not None:
                 records.setdefault(log.task_run_id, {})[log.timestamp] = _text(log)
-        if len(page) < PAGE:
+        if len(page) < LOG_PAGE_SIZE:
             return {task_run_id: "".join(texts.values()) for task_run_id, texts in records.items()}
-        offset += PAGE
+        offset += LOG_PAGE_SIZE
 
 
 def _is_output(log: Log) -> bool:

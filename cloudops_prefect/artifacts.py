@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 PROGRESS_KEY = "cloudops-progress"
 RESULTS_KEY = "cloudops-results"
-INTERVAL = 1.0
+PROGRESS_INTERVAL_SECONDS = 1.0
 """Seconds between two updates of the progress."""
-PATIENCE = 20.0
+UPDATE_TIMEOUT_SECONDS = 20.0
 """Seconds for which an answer is waited for whatever happens."""
 
 
@@ -53,7 +53,7 @@ class PlanProgress:
     async def _follow(self) -> None:
         # A plan that is over sooner has no use for an artifact that says that nothing has ended.
         while True:
-            await anyio.sleep(INTERVAL)
+            await anyio.sleep(PROGRESS_INTERVAL_SECONDS)
             await self.show()
 
     async def show(self) -> None:
@@ -77,7 +77,7 @@ class PlanProgress:
             flow_run_id=self._flow_run_id,
         )
         # Cancelled in the middle of the request, the artifact might be made twice.
-        with anyio.fail_after(PATIENCE, shield=True):
+        with anyio.fail_after(UPDATE_TIMEOUT_SECONDS, shield=True):
             self._artifact_id = (await self._client.create_artifact(artifact)).id
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 AT_ONCE = 4
 """Requests in flight. With more the server is no faster, but refuses some; with fewer it idles."""
-PATIENCE = 5.0
+RETRY_TIMEOUT_SECONDS = 5.0
 """Seconds after which a 503 is left to Prefect's client."""
 SHORTEST_PAUSE = 0.005
 LONGEST_PAUSE = 0.1
@@ -48,7 +48,7 @@ class SoonAgain(httpx.AsyncBaseTransport):
         response = await self._send(request)
         if not _is_busy(response):
             return response
-        end = anyio.current_time() + PATIENCE
+        end = anyio.current_time() + RETRY_TIMEOUT_SECONDS
         # One by one: together they would keep each other from their turns.
         async with self._turn:
             return await self._again(request, response, end)

@@ -39,7 +39,7 @@ POLL_INTERVAL = 1.0
 # What happens while the subscription to events begins is lost, and a worker's run begins with that.
 FIRST_INTERVALS = (0.25, 0.25, 0.5)
 RECONNECT_INTERVAL = 5.0
-PAGE = 200
+RUN_PAGE_SIZE = 200
 _CANCELLED = FlowRunFilterState(
     type=FlowRunFilterStateType(any_=[StateType.CANCELLING, StateType.CANCELLED])
 )
@@ -104,10 +104,10 @@ async def _look(client: PrefectClient, controls: Mapping[UUID, RunControl]) -> N
 
 async def _cancel_runs(client: PrefectClient, controls: Mapping[UUID, RunControl]) -> None:
     ids = [*controls]
-    for start in range(0, len(ids), PAGE):
-        some = FlowRunFilterId(any_=ids[start : start + PAGE])
+    for start in range(0, len(ids), RUN_PAGE_SIZE):
+        some = FlowRunFilterId(any_=ids[start : start + RUN_PAGE_SIZE])
         wanted = FlowRunFilter(id=some, state=_CANCELLED)
-        for run in await client.read_flow_runs(flow_run_filter=wanted, limit=PAGE):
+        for run in await client.read_flow_runs(flow_run_filter=wanted, limit=RUN_PAGE_SIZE):
             if (control := controls.get(run.id)) is not None:
                 control.cancel()
 
@@ -118,10 +118,12 @@ async def cancel_commands(client: PrefectClient, controls: Mapping[UUID, RunCont
         flow_run_id=TaskRunFilterFlowRunId(any_=[*controls]),
         state=TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.CANCELLING])),
     )
-    for offset in count(0, PAGE):
-        page = await client.read_task_runs(task_run_filter=cancelling, limit=PAGE, offset=offset)
+    for offset in count(0, RUN_PAGE_SIZE):
+        page = await client.read_task_runs(
+            task_run_filter=cancelling, limit=RUN_PAGE_SIZE, offset=offset
+        )
         for run in page:
             if run.flow_run_id and (control := controls.get(run.flow_run_id)) is not None:
                 control.cancel_command(run.id)
-        if len(page) < PAGE:
+        if len(page) < RUN_PAGE_SIZE:
             return

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from cloudops_prefect.sources import Source
 
 T = TypeVar("T")
-INTERVAL = 0.25
+STATUS_INTERVAL_SECONDS = 0.25
 """Seconds between two looks at an execution that another process runs."""
 
 
@@ -254,7 +254,7 @@ class ExecutionEngine:
         await self._runtime.until_ended(self._newest(execution_id))
         execution = await self._find(execution_id)
         while not (await self._ask(_status, execution)).is_final:
-            await anyio.sleep(INTERVAL)
+            await anyio.sleep(STATUS_INTERVAL_SECONDS)
             execution = await self._find(execution.id)
         if execution.index is None and execution.plan is not None:
             return await self._ask(_plan_result, execution)

@@ -20,7 +20,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.sorting import FlowRunSort
 
-from cloudops_prefect.history import PAGE, due, started_at
+from cloudops_prefect.history import RUN_PAGE_SIZE, due, started_at
 from cloudops_prefect.models import ExecutionStatus, ExecutionSummary
 from cloudops_prefect.naming import FLOW_NAMES
 from cloudops_prefect.parameters import has_plan
@@ -101,7 +101,7 @@ async def _read_runs(
     offset: int = 0,
 ) -> list[FlowRun]:
     found: list[FlowRun] = []
-    while (asked := min(limit - len(found), PAGE)) > 0:
+    while (asked := min(limit - len(found), RUN_PAGE_SIZE)) > 0:
         runs = await client.read_flow_runs(
             flow_filter=_FLOWS,
             flow_run_filter=wanted,

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun
 
-PAGE = 200
+RUN_PAGE_SIZE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,15 +175,15 @@ async def _find_in_plans(
             flow_filter=FlowFilter(name=FlowFilterName(any_=[RUN_PLAN])),
             flow_run_filter=FlowRunFilter(expected_start_time=due(since)),
             sort=FlowRunSort.EXPECTED_START_TIME_DESC,
-            limit=PAGE,
+            limit=RUN_PAGE_SIZE,
             offset=offset,
         )
         for run in runs:
             if (found := await _command_in(client, run, wanted)) is not None:
                 return found
-        if len(runs) < PAGE:
+        if len(runs) < RUN_PAGE_SIZE:
             return None
-        offset += PAGE
+        offset += RUN_PAGE_SIZE
 
 
 async def _command_in(client: PrefectClient, run: FlowRun, wanted: UUID) -> Execution | None:

@@ -9,7 +9,7 @@ import anyio
 if TYPE_CHECKING:
     from uuid import UUID
 
-PATIENCE = 10.0
+TURN_TIMEOUT_SECONDS = 10.0
 """Seconds after which a run that does not get to its start, for want of the API, is overtaken."""
 
 
@@ -39,7 +39,7 @@ class Line:
             return
         before, _ = self._places[flow_run_id]
         if not before.is_set():
-            with anyio.move_on_after(PATIENCE):
+            with anyio.move_on_after(TURN_TIMEOUT_SECONDS):
                 await before.wait()
         self.leave(flow_run_id)
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 LARGEST_INLINE = 256 * 1024
 """Bytes of a plan that parameters hold: half of what the API takes."""
 PART = 1024 * 1024
-PAGE = 50
+PART_PAGE_SIZE = 50
 SHOWN = 1000
 # Of this type the UI shows none.
 ARTIFACT_TYPE = "result"
@@ -135,14 +135,14 @@ async def _read_parts(client: PrefectClient, name: str) -> dict[int, dict[str, A
     offset = 0
     while True:
         page: list[Artifact] = await client.read_artifacts(
-            artifact_filter=wanted, sort=ArtifactSort.ID_DESC, limit=PAGE, offset=offset
+            artifact_filter=wanted, sort=ArtifactSort.ID_DESC, limit=PART_PAGE_SIZE, offset=offset
         )
         for artifact in page:
             data: Any = artifact.data
             parts[data["part"]] = data
-        if len(page) < PAGE:
+        if len(page) < PART_PAGE_SIZE:
             return parts
-        offset += PAGE
+        offset += PART_PAGE_SIZE
 
 
 def _remember(name: str, plan: ExecutionPlan) -> None:

@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from cloudops_prefect.output_feed import OutputFeed
 
 T = TypeVar("T")
-INTERVAL = 0.25
+UPLOAD_INTERVAL_SECONDS = 0.25
 """Seconds between two batches of output of a run."""
 BATCH_BYTES = 512 * 1024
 RESULTS_BYTES = 1024 * 1024
-PATIENCE = 120.0
+OUTPUT_TIMEOUT_SECONDS = 120.0
 """Seconds without an answer from the API after which a flush gives up output."""
 
 logger = logging.getLogger("cloudops_prefect.publishing")
@@ -117,20 +117,20 @@ class Publisher:
         """Waits until the API has everything of the commands of a run that have ended.
 
         Results are waited for however long the API does not answer; output of which no result is
-        waited for is given up after `PATIENCE` seconds.
+        waited for is given up after `OUTPUT_TIMEOUT_SECONDS` seconds.
         """
         if (outbox := self._outboxes.get(flow_run_id)) is not None:
             outbox.awaited = True
             self._woken.set()
         while (outbox := self._outboxes.get(flow_run_id)) and outbox.holds_what_has_ended:
-            with anyio.move_on_after(PATIENCE) as patience:
+            with anyio.move_on_after(OUTPUT_TIMEOUT_SECONDS) as patience:
                 await self._ticked.wait()
             if patience.cancelled_caught and not outbox.results:
                 logger.warning("The API doesn't answer: output of run %s is not sent", flow_run_id)
                 outbox.give_up_output()
 
     async def run(self) -> None:
-        """Sends what there is of a run every `INTERVAL` seconds, at once what somebody awaits."""
+        """Send what there is of a run every `UPLOAD_INTERVAL_SECONDS`, at once what is awaited."""
         while True:
             await self._until_due()
             for flow_run_id, outbox in [*self._outboxes.items()]:
@@ -147,7 +147,9 @@ class Publisher:
         if not self._outboxes:
             self._woken.set()
         if (outbox := self._outboxes.get(flow_run_id)) is None:
-            outbox = self._outboxes[flow_run_id] = Outbox(anyio.current_time() + INTERVAL)
+            outbox = self._outboxes[flow_run_id] = Outbox(
+                anyio.current_time() + UPLOAD_INTERVAL_SECONDS
+            )
         return outbox
 
     async def _until_due(self) -> None:
@@ -166,7 +168,7 @@ class Publisher:
         if not is_due and not outbox.awaited:
             return
         if is_due:
-            outbox.due = now + INTERVAL
+            outbox.due = now + UPLOAD_INTERVAL_SECONDS
         outbox.awaited = False
         # Who reads a command's result may rely on its output being there.
         ended = len(outbox.results)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 ARTIFACT_TYPE = "result"
 ENCODING = "cloudops/1+zlib+base64"
-PAGE = 200
+ARTIFACT_PAGE_SIZE = 200
 
 
 class ResultRecord(BaseModel):
@@ -101,11 +101,11 @@ class RecordReader:
     async def read(self, client: PrefectClient) -> list[ResultRecord]:
         """Returns the records that have come since the last time."""
         records: list[ResultRecord] = []
-        missing = await self._count(client) - len(self._seen) if self._seen else PAGE
+        missing = await self._count(client) - len(self._seen) if self._seen else ARTIFACT_PAGE_SIZE
         if missing <= 0:
             return records
         # One more than is missing: a page that is not full is the last one.
-        async for artifact in self._newest(client, min(missing + 1, PAGE)):
+        async for artifact in self._newest(client, min(missing + 1, ARTIFACT_PAGE_SIZE)):
             self._seen.add(artifact.id)
             records += from_artifact(artifact)
         return records

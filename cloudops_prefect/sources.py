@@ -58,8 +58,8 @@ T = TypeVar("T")
 Printed: TypeAlias = LineEvent | UnfinishedLine
 API_INTERVAL = 0.3
 """Seconds between two looks at a run at the API."""
-INTERVAL = 0.05
-PATIENCE = 120.0
+LOCAL_INTERVAL_SECONDS = 0.05
+ANSWER_TIMEOUT_SECONDS = 120.0
 """Seconds without an answer from the API after which a stream gives up."""
 RETRY_INTERVAL = 1.0
 EVENTS: dict[str, type[LineEvent]] = {
@@ -260,11 +260,11 @@ class ToldByApi:
             self._results[index] = result.model_copy(update={"execution_id": own_id})
 
     async def _patiently(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
-        """Asks the API again while it does not answer, for `PATIENCE` seconds.
+        """Asks the API again while it does not answer, for `ANSWER_TIMEOUT_SECONDS` seconds.
 
         That of a run that was given up, since it did not answer, is asked once.
         """
-        patience = 0 if self._flow_run_id in given_up else PATIENCE
+        patience = 0 if self._flow_run_id in given_up else ANSWER_TIMEOUT_SECONDS
         deadline = time.monotonic() + patience
         while True:
             try:
@@ -329,7 +329,7 @@ class RunsHere:
     async def lines(self, index: int, ids: Ids) -> AsyncGenerator[Iterator[Printed], None]:
         """Yields what a command prints from its log; from its result if it could have none."""
         while (log := await self._log(index)) is None and await self.result(index) is None:
-            await anyio.sleep(INTERVAL)
+            await anyio.sleep(LOCAL_INTERVAL_SECONDS)
         if self._run is None:
             lines = self._told.lines(index, ids)
         elif log is not None and is_here(log.path):
@@ -349,7 +349,7 @@ class RunsHere:
         self, index: int, ids: Ids
     ) -> AsyncGenerator[Iterator[Printed], None]:
         while (result := await self.result(index)) is None:
-            await anyio.sleep(INTERVAL)
+            await anyio.sleep(LOCAL_INTERVAL_SECONDS)
         yield _kept_lines(result, ids)
 
     async def _found(self) -> PlanRun | None:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     )
     from cloudops_prefect.sources import Printed, Source
 
-INTERVAL = 0.05
+LOOK_INTERVAL_SECONDS = 0.05
 BEGINNING = datetime.min.replace(tzinfo=UTC)
 
 
@@ -96,7 +96,7 @@ class _Command:
     async def until_its_end(self) -> AsyncGenerator[Iterable[StreamedEvent], None]:
         """Yields all events but the last."""
         while (time := await self._started_at()) is None:
-            await anyio.sleep(INTERVAL)
+            await anyio.sleep(LOOK_INTERVAL_SECONDS)
         async with aclosing(self._lines()) as groups:
             lines: Iterator[Printed] = iter(())
             if await self.source.result(self.index) is not None:
@@ -110,7 +110,7 @@ class _Command:
     async def end(self) -> ExecutionEvent:
         """Returns the last event."""
         while (result := await self.source.result(self.index)) is None:
-            await anyio.sleep(INTERVAL)
+            await anyio.sleep(LOOK_INTERVAL_SECONDS)
         return final_event(result, max(await self._ended_at(result), self.last))
 
     async def _started_at(self) -> datetime | None:
@@ -206,7 +206,7 @@ async def plan_events(  # noqa: C901 (one stream out of many)
                     tasks.start_soon(follow, index, started[index].execution_id)
                 if over:
                     return
-                await anyio.sleep(INTERVAL)
+                await anyio.sleep(LOOK_INTERVAL_SECONDS)
 
     yield [progress(None, last)]
     # Not in a task group: who breaks off the loop leaves a generator to be closed by another task.

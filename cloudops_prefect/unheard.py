@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
     from cloudops_prefect.control import RunControl
 
-PATIENCE = 50.0
+ANSWER_TIMEOUT_SECONDS = 50.0
 """Seconds without an answer from the API after which a run is given up."""
-INTERVAL = 5.0
+LOOK_INTERVAL_SECONDS = 5.0
 INSISTENCE = 1.0
 
 ended_runs_too = False
@@ -39,7 +39,7 @@ logger = logging.getLogger("cloudops_prefect.unheard")
 async def unless_unheard(
     client: PrefectClient, flow_run_id: UUID, control: RunControl
 ) -> AsyncGenerator[None]:
-    """Ends what is inside when its run is to end and the API has not answered for `PATIENCE`.
+    """End what is inside when its run is to end and the API does not answer in time.
 
     Raises:
         ExecutionIOError: if that came to pass.
@@ -62,7 +62,9 @@ async def unless_unheard(
         yield
     except asyncio.CancelledError:
         if flow_run_id in given_up:
-            raise ExecutionIOError(f"no answer from the Prefect API for {PATIENCE:g} s") from None
+            raise ExecutionIOError(
+                f"no answer from the Prefect API for {ANSWER_TIMEOUT_SECONDS:g} s"
+            ) from None
         raise
     finally:
         watching.cancel()
@@ -89,11 +91,13 @@ def _has_ended(flow_run_id: UUID) -> bool:
 async def _until_silent(client: PrefectClient, flow_run_id: UUID) -> None:
     clock = asyncio.get_running_loop().time
     answered, told = clock(), False
-    while (left := answered + PATIENCE - clock()) > 0:
-        await asyncio.sleep(min(INTERVAL, left))
+    while (left := answered + ANSWER_TIMEOUT_SECONDS - clock()) > 0:
+        await asyncio.sleep(min(LOOK_INTERVAL_SECONDS, left))
         try:
             # One that has much to do may take its time.
-            async with asyncio.timeout(max(min(PATIENCE / 2, answered + PATIENCE - clock()), 0)):
+            async with asyncio.timeout(
+                max(min(ANSWER_TIMEOUT_SECONDS / 2, answered + ANSWER_TIMEOUT_SECONDS - clock()), 0)
+            ):
                 await client.read_flow_run(flow_run_id)
             answered, told = clock(), False
         except Exception as error:  # noqa: BLE001 (whatever it is, it is no answer)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, TaskRun
 
 NEVER_RAN = "not run: the plan had ended"
-PAGE = 200
+TASK_RUN_PAGE_SIZE = 200
 
 
 async def unrecorded_results(
@@ -132,7 +132,9 @@ async def all_task_runs(client: PrefectClient, wanted: TaskRunFilter) -> dict[UU
     """Reads all pages of the task runs that a filter wants."""
     found: dict[UUID, TaskRun] = {}
     while True:
-        page = await client.read_task_runs(task_run_filter=wanted, limit=PAGE, offset=len(found))
+        page = await client.read_task_runs(
+            task_run_filter=wanted, limit=TASK_RUN_PAGE_SIZE, offset=len(found)
+        )
         found |= {task_run.id: task_run for task_run in page}
-        if len(page) < PAGE:
+        if len(page) < TASK_RUN_PAGE_SIZE:
             return found

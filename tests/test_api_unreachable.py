@@ -36,7 +36,7 @@ def address(request, monkeypatch):
         listener.bind(("127.0.0.1", 0))
         if request.param == "is silent":
             listener.listen()
-            monkeypatch.setattr(api_errors, "PATIENCE", 0.5)
+            monkeypatch.setattr(api_errors, "ANSWER_TIMEOUT_SECONDS", 0.5)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
         with temporary_settings({PREFECT_API_URL: url}):
             yield url
@@ -60,7 +60,7 @@ async def test_the_doctor_names_it_soon(address, config):
 
 
 def test_one_wait_for_an_answer_leaves_room_in_ten_seconds():
-    assert api_errors.PATIENCE <= 9
+    assert api_errors.ANSWER_TIMEOUT_SECONDS <= 9
 
 
 @pytest.mark.parametrize(

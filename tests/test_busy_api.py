@@ -45,7 +45,7 @@ async def test_it_is_asked_again_until_it_has_taken_what_it_is_sent(api, client)
 
 
 async def test_what_is_busy_for_too_long_is_left_to_prefects_client(api, client, monkeypatch):
-    monkeypatch.setattr(busy_api, "PATIENCE", 2)
+    monkeypatch.setattr(busy_api, "RETRY_TIMEOUT_SECONDS", 2)
     api.answer = lambda path, size: 503
     with pytest.raises(PrefectHTTPStatusError, match="503"):
         await log(client)

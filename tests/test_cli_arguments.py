@@ -325,8 +325,8 @@ class DeadApi:
 
 @pytest.fixture
 def soon(monkeypatch):
-    monkeypatch.setattr(unheard, "PATIENCE", 0.2)
-    monkeypatch.setattr(unheard, "INTERVAL", 0.01)
+    monkeypatch.setattr(unheard, "ANSWER_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(unheard, "LOOK_INTERVAL_SECONDS", 0.01)
     monkeypatch.setattr(unheard, "INSISTENCE", 0.01)
 
 
@@ -341,7 +341,7 @@ async def test_a_run_that_is_over_waits_a_bounded_time_for_an_api_that_is_gone(
         return [results[0]]
 
     async def is_looked_at_for_longer_than_a_silence_may_last():
-        return looks and looks[-1] - looks[0] > 2 * unheard.PATIENCE
+        return looks and looks[-1] - looks[0] > 2 * unheard.ANSWER_TIMEOUT_SECONDS
 
     services = SimpleNamespace(runs={run_id: SimpleNamespace(in_order=in_order)})
     monkeypatch.setattr(unheard, "open_here", lambda: services)

@@ -317,7 +317,7 @@ def test_what_a_run_waits_for_is_known(cloudops):
 
 
 def test_an_api_that_is_silent_is_told_of_soon(tmp_path, monkeypatch):
-    monkeypatch.setattr("cloudops_prefect.api_errors.PATIENCE", 0.5)
+    monkeypatch.setattr("cloudops_prefect.api_errors.ANSWER_TIMEOUT_SECONDS", 0.5)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()

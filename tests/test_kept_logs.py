@@ -96,7 +96,7 @@ async def test_elsewhere_a_stream_says_that_the_api_has_no_more(api, tmp_path):
 
 
 async def test_all_commands_that_run_elsewhere_are_known(api, monkeypatch):
-    monkeypatch.setattr(unrecorded, "PAGE", 2)
+    monkeypatch.setattr(unrecorded, "TASK_RUN_PAGE_SIZE", 2)
     async with get_client() as client:
         flow_run = await client.create_flow_run(run_plan, state=Running())
         running = {

@@ -158,7 +158,7 @@ async def test_a_key_has_one_engine_run_what_it_made(api, config, tmp_path):
 async def test_every_cancelled_run_and_command_is_found_however_many_there_are(
     services, monkeypatch
 ):
-    monkeypatch.setattr(cancellation, "PAGE", 2)
+    monkeypatch.setattr(cancellation, "RUN_PAGE_SIZE", 2)
     controls = {}
     for _ in range(5):
         flow_run, _ = await local_runs.create_run(services, Work(shell("true")), None)
@@ -205,7 +205,7 @@ async def test_what_died_and_was_given_back_is_left_to_who_takes_it(services, co
 async def test_a_short_plan_is_not_named_again_and_shows_its_progress_once(
     services, way, monkeypatch
 ):
-    monkeypatch.setattr(artifacts, "INTERVAL", 3600)
+    monkeypatch.setattr(artifacts, "PROGRESS_INTERVAL_SECONDS", 3600)
     work = Work(ExecutionPlan(commands=[shell("true"), shell("true")]))
     flow_run, _ = await local_runs.create_run(services, work, None)
     names, progress = [], []

@@ -80,7 +80,7 @@ async def test_a_slow_api_that_answers_gets_everything(api, publisher, log, monk
     begun, late = Semaphore(0), []
 
     def move_on_after(seconds):
-        if seconds == publishing.PATIENCE:
+        if seconds == publishing.OUTPUT_TIMEOUT_SECONDS:
             begun.release()
         return anyio_move_on_after(seconds)
 
@@ -106,7 +106,7 @@ async def test_a_slow_api_that_answers_gets_everything(api, publisher, log, monk
 
 
 async def test_a_result_waits_for_the_api_however_long(api, publisher, log, monkeypatch):
-    monkeypatch.setattr(publishing, "PATIENCE", 0.1)
+    monkeypatch.setattr(publishing, "OUTPUT_TIMEOUT_SECONDS", 0.1)
     answers = iter([500])
     api.answer = lambda path, size: next(answers, 201)
     log.write("stdout", b"printed\n")
@@ -121,7 +121,7 @@ async def test_a_result_waits_for_the_api_however_long(api, publisher, log, monk
 async def test_output_alone_is_given_up_if_the_api_does_not_answer(
     api, publisher, log, monkeypatch, caplog
 ):
-    monkeypatch.setattr(publishing, "PATIENCE", 0.1)
+    monkeypatch.setattr(publishing, "OUTPUT_TIMEOUT_SECONDS", 0.1)
     api.answer = lambda path, size: 500
     log.write("stdout", b"printed\n")
     log.close()
@@ -229,7 +229,7 @@ async def test_ends_of_other_runs_make_no_batches_of_a_run_that_goes_on(api, pub
     begun = time.monotonic()
 
     def most() -> float:
-        return (time.monotonic() - begun) / publishing.INTERVAL + 1
+        return (time.monotonic() - begun) / publishing.UPLOAD_INTERVAL_SECONDS + 1
 
     with anyio.fail_after(BOUND):
         while len(api.batches) < 3 or len(api.artifacts) <= most():

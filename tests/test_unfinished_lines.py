@@ -21,7 +21,7 @@ from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
 from terminals import terminal
 
 from cloudops_prefect import ExecutionEngine, ExecutionPlan, UnfinishedLine
-from cloudops_prefect.api_logs import PAGE, LogReader
+from cloudops_prefect.api_logs import LOG_PAGE_SIZE, LogReader
 from cloudops_prefect.framing import LineFramer, LogLines, UnfinishedLines
 from cloudops_prefect.journal import Chunk
 from cloudops_prefect.lines import follow_groups
@@ -222,7 +222,7 @@ async def test_a_reader_gets_past_pages_of_nothing_else(api):
             task_run_id=task_run_id,
         )
 
-    count = 2 * PAGE + 1
+    count = 2 * LOG_PAGE_SIZE + 1
     async with get_client() as client:
         unfinished = [record("cloudops_unfinished.stdout", number) for number in range(count)]
         await client.create_logs([*unfinished, record("cloudops.stdout", count)])

@@ -84,7 +84,7 @@ async def follow(
         except ExecutionIOError as error:
             if execution_id not in unheard.given_up:
                 raise
-            silence = f"the Prefect API has not answered for {unheard.PATIENCE:g} s"
+            silence = f"the Prefect API has not answered for {unheard.ANSWER_TIMEOUT_SECONDS:g} s"
             raise ExecutionIOError(f"the run is over, but not recorded: {silence}") from error
         tasks.cancel_scope.cancel()
     return await engine.wait(execution_id)
@@ -105,7 +105,8 @@ def impatient() -> Generator[None]:
 
 class _Notice(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        error_line(f"{record.getMessage()}: waiting for it for up to {unheard.PATIENCE:g} s ...")
+        timeout = f"{unheard.ANSWER_TIMEOUT_SECONDS:g} s"
+        error_line(f"{record.getMessage()}: waiting for it for up to {timeout} ...")
 
 
 async def _show_all(

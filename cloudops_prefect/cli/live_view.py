@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from cloudops_prefect.cli.picture import RunFacts
     from cloudops_prefect.models import StreamedEvent
 
-INTERVAL = 0.125
+REDRAW_INTERVAL_SECONDS = 0.125
 _FRAMES = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
 _PLAIN_FRAMES = "|/-\\"
 _BAR = 20
@@ -83,7 +83,7 @@ class LiveView:
     async def _draw(self, live: Live) -> None:
         while True:
             live.update(self.frame(self._console, datetime.now(UTC)), refresh=True)
-            await asyncio.sleep(INTERVAL)
+            await asyncio.sleep(REDRAW_INTERVAL_SECONDS)
 
     def frame(self, console: "Console", now: datetime) -> Group:
         """Returns what is seen at a moment."""
@@ -132,7 +132,7 @@ def _row(command: "CommandState", room: int, now: datetime, *, plain: bool) -> T
     status = command.status.value
     style = printing.colour(status)
     frames = _PLAIN_FRAMES if plain else _FRAMES
-    sign = frames[int(now.timestamp() / INTERVAL) % len(frames)]
+    sign = frames[int(now.timestamp() / REDRAW_INTERVAL_SECONDS) % len(frames)]
     if status != "running":
         sign = status[0] if plain else SIGNS[status]
     took = ""
