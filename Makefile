@@ -31,9 +31,9 @@ test: install
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest $(ARGS)
 
-# The tests that need no Prefect server, in less than a minute.
+# The tests that need no Prefect server and no processor for long, in less than a minute.
 test-fast: install
-	$(BIN)/python -m pytest -m "not server" $(ARGS)
+	$(BIN)/python -m pytest -m "not server and not slow" $(ARGS)
 
 # The same tests with the newest release of everything that pyproject.toml allows, as users get it:
 # no constraints, in an environment that is made anew each time.

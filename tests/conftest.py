@@ -58,6 +58,9 @@ def pytest_report_header() -> str:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     order = {name: rank for rank, name in enumerate(LONGEST)}
+    for item in items:
+        if "prefect_api" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.server)
     items.sort(key=lambda item: order.get(item.path.stem, len(order)))
 
 

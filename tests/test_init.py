@@ -74,10 +74,12 @@ def check_types(request, tmp_path):
     return check
 
 
+@pytest.mark.slow
 def test_type_checkers_know_what_is_returned(check_types):
     check_types(TYPED)
 
 
+@pytest.mark.slow
 def test_type_checkers_pass_the_readmes_example(check_types):
     (example,) = [
         step.block.text for step in steps(ROOT / "README.md") if step.block.language == "python"

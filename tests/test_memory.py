@@ -27,6 +27,7 @@ def peak_of_one_kilobyte(tmp_path_factory):
     return peak_of(tmp_path_factory.mktemp("small"), 1, 1000, "lines")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "size", "kind"),
     [(1, MUCH, "lines"), (1, 100 * MEGABYTE, "line"), (50, MUCH // 50, "lines")],
