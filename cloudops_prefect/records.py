@@ -50,7 +50,8 @@ _records = TypeAdapter(list[ResultRecord])
 
 def to_artifact(flow_run_id: UUID, records: Iterable[ResultRecord]) -> ArtifactCreate:
     """Packs results of a run into an artifact; PostgreSQL's JSON can't hold raw text's NULs."""
-    packed = zlib.compress(_records.dump_json(list(records)), level=1)
+    # A reader of an older version refuses fields that it doesn't know, also empty ones.
+    packed = zlib.compress(_records.dump_json(list(records), exclude_defaults=True), level=1)
     data = {"encoding": ENCODING, "records": base64.b64encode(packed).decode("ascii")}
     return ArtifactCreate(type=ARTIFACT_TYPE, data=data, flow_run_id=flow_run_id)  # pyright: ignore[reportCallIssue]
 

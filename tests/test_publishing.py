@@ -1,6 +1,9 @@
 """Output and results on their way to the API, which is slow, refuses, or is not there."""
 
+import base64
+import json
 import time
+import zlib
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from threading import Semaphore
@@ -10,6 +13,7 @@ import anyio
 import pytest
 from engines import until
 from prefect.client.orchestration import PrefectClient
+from prefect.client.schemas.objects import Artifact
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from small_api import small_api
 
@@ -18,7 +22,7 @@ from cloudops_prefect.models import ExecutionResult, ExecutionStatus
 from cloudops_prefect.output import OutputLog, OutputReader
 from cloudops_prefect.output_feed import OutputFeed
 from cloudops_prefect.publishing import PendingResult, Publisher
-from cloudops_prefect.records import from_artifact
+from cloudops_prefect.records import from_artifact, to_artifact
 
 pytestmark = pytest.mark.anyio
 MIB = 1024 * 1024
@@ -74,6 +78,20 @@ def results_in(api) -> list[ExecutionResult]:
     return [
         record.result for document in api.artifacts for record in from_artifact(Artifact(document))
     ]
+
+
+def test_fields_without_a_value_are_not_stored_since_older_versions_may_not_know_them():
+    record = result_of(uuid4(), "out").record()
+    more = record.result.model_copy(update={"leftovers": ["sleep 60 (pid 7)"]})
+    other = record.model_copy(update={"result": more})
+    artifact = to_artifact(record.flow_run_id, [record, other])
+    stored = json.loads(zlib.decompress(base64.b64decode(artifact.data["records"])))
+    assert [sorted(one["result"].keys() & {"leftovers", "stderr"}) for one in stored] == [
+        [],
+        ["leftovers"],
+    ]
+    read = Artifact(type="result", data=artifact.data)
+    assert from_artifact(read) == [record, other]
 
 
 async def test_a_slow_api_that_answers_gets_everything(api, publisher, log, monkeypatch, caplog):

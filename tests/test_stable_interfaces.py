@@ -92,6 +92,7 @@ StartedEvent
 StderrEvent
 StdoutEvent
 TimeoutTooLargeError
+UnfinishedLine
 ValidationError
 __version__
 compile_plan
