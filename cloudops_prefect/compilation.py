@@ -21,7 +21,7 @@ from cloudops_prefect.called_flows import CompiledFlow
 from cloudops_prefect.control import sigterm
 from cloudops_prefect.crashes import shows_that_it_lives
 from cloudops_prefect.delivery import until_delivered
-from cloudops_prefect.errors import ExecutionError, ValidationError
+from cloudops_prefect.errors import ValidationError
 from cloudops_prefect.event_delivery import event_router
 from cloudops_prefect.graph import Wiring
 from cloudops_prefect.left_results import tell_left_results_of
@@ -78,7 +78,7 @@ def compile_plan(
     wiring = Wiring.of_plan(plan)
 
     async def run() -> Any:
-        return or_try_again(await _run(plan, config, partial(run_plan_here, plan, wiring)))
+        return await _run(plan, config, partial(run_plan_here, plan, wiring))
 
     return CompiledFlow(run, plan, name=RUN_PLAN, **flow_options())
 
@@ -90,7 +90,7 @@ def compile_command(
     require(ExecutionRequest, request)
 
     async def run() -> Any:
-        return or_try_again(await _run(request, config, partial(run_command_here, request)))
+        return await _run(request, config, partial(run_command_here, request))
 
     return CompiledFlow(run, request, name=RUN_COMMAND, **flow_options())
 
@@ -239,34 +239,6 @@ async def _suspend(run: PlanRun, services: Services) -> State[Any]:
     """End an attempt at a run that somebody has suspended; Prefect leaves the run Suspended."""
     await _deliver(run, services)
     return Suspended()
-
-
-def or_try_again(state: State[Any]) -> Any:
-    """Returns what a flow is to return for its run to end in a state.
-
-    A flow with retries that returns a failure would wait for the next one for ever, and what it
-    has raised once goes over any state that it returns later: it raises, and returns a value.
-
-    Raises:
-        ExecutionError: if the flow has retries and the run has failed.
-    """
-    flow_run = current_flow_run()
-    retries = _retries(flow_run)
-    if state.is_failed() and retries:
-        if isinstance(state.data, ExecutionError):
-            raise state.data
-        if flow_run.run_count <= retries:
-            raise ExecutionError(state.message or "failed")
-    has_raised = retries and flow_run.run_count > 1 and state.is_completed()
-    return state.data if has_raised and state.data is not None else state
-
-
-def _retries(flow_run: FlowRun) -> int:
-    context = FlowRunContext.get()
-    told = flow_run.empirical_policy.retries
-    if told is None and context is not None and context.flow is not None:
-        told = context.flow.retries
-    return told or 0
 
 
 @contextmanager

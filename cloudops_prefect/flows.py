@@ -18,7 +18,6 @@ from cloudops_prefect.compilation import (
     compile_plan,
     current_flow_run,
     flow_options,
-    or_try_again,
     refused,
     run_command_here,
     run_plan_here,
@@ -62,7 +61,7 @@ async def run_plan(plan: ExecutionPlan) -> Any:
         plan: The commands, and the order in which they run.
     """
     await _heed_other_processes()
-    return or_try_again(await _under_signals(partial(_run_plan, plan=plan)))
+    return await _under_signals(partial(_run_plan, plan=plan))
 
 
 async def _run_plan(services: Services, plan: ExecutionPlan) -> State[Any]:
@@ -91,7 +90,7 @@ async def run_command(request: ExecutionRequest) -> Any:
         request: The command, and how to run it.
     """
     await _heed_other_processes()
-    return or_try_again(await _under_signals(partial(_run_command, request=request)))
+    return await _under_signals(partial(_run_command, request=request))
 
 
 async def _run_command(services: Services, request: ExecutionRequest) -> State[Any]:
