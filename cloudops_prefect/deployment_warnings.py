@@ -38,7 +38,7 @@ def find_warnings(plan: ExecutionPlan, pool: WorkPool, config: ExecutionConfig) 
     Args:
         plan: A valid plan.
         pool: The work pool of its deployment.
-        config: Its `redact_env` tells which variables are secret.
+        config: Its `redact_env` names which variables are secret.
     """
     return [*_directory_warning(plan, pool, config), *_timeout_warning(plan, pool, config)]
 

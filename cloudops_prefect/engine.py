@@ -4,26 +4,18 @@ from __future__ import annotations
 
 from contextlib import aclosing
 from functools import partial
-from http.client import NOT_FOUND
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar, cast, overload
-from uuid import UUID
 
 import anyio
-from httpx import HTTPStatusError
-from prefect.states import Cancelling
 
-from cloudops_prefect import deployed_runs, history, kept_logs, local_runs
+from cloudops_prefect import deployed_runs, executions, kept_logs, local_runs
 from cloudops_prefect.config import ExecutionConfig
-from cloudops_prefect.dead_runs import tell_crash, tell_crashes
 from cloudops_prefect.errors import (
     ExecutionIOError,
     ExecutionNotCompletedError,
-    ExecutionNotFoundError,
-    ExecutionNotRunningError,
 )
 from cloudops_prefect.events import EventHandler, FanOutHandler
 from cloudops_prefect.execution import check_paths
-from cloudops_prefect.execution_list import read_list
 from cloudops_prefect.graph import Wiring
 from cloudops_prefect.local_api import ui_url
 from cloudops_prefect.models import (
@@ -38,12 +30,12 @@ from cloudops_prefect.run_origin import RunOrigin
 from cloudops_prefect.runtime import Runtime
 from cloudops_prefect.sources import Ids, RunsHere, ToldByApi
 from cloudops_prefect.streaming import command_events, plan_events
-from cloudops_prefect.tasks import create_task_run
 from cloudops_prefect.work import Work
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
     from pathlib import Path
+    from uuid import UUID
 
     from prefect.client.schemas.objects import FlowRun
 
@@ -158,7 +150,7 @@ class ExecutionEngine:
 
     async def get_status(self, execution_id: UUID | str) -> ExecutionStatus:
         """Returns where an execution stands."""
-        return await self._ask(_status, await self._find(execution_id))
+        return await self._ask(executions.read_status, await self._find(execution_id))
 
     async def get_result(self, execution_id: UUID | str) -> ExecutionResult:
         """Returns how an execution ended; a plan's in one result.
@@ -167,11 +159,11 @@ class ExecutionEngine:
             ExecutionNotFoundError: if the API knows no such execution.
             ExecutionNotCompletedError: if it has not ended.
         """
-        return await self._ask(_result, await self._find(execution_id))
+        return await self._ask(executions.read_result, await self._find(execution_id))
 
     async def get_plan_result(self, execution_id: UUID | str) -> PlanExecutionResult:
         """Returns how a plan ended; raises as `get_result`."""
-        return await self._ask(_plan_result, await self._find(execution_id))
+        return await self._ask(executions.read_plan_result, await self._find(execution_id))
 
     async def list_executions(
         self, *, limit: int = 100, offset: int = 0, status: ExecutionStatus | None = None
@@ -179,11 +171,7 @@ class ExecutionEngine:
         """Returns executions of commands and plans, the newest first."""
         wanted = None if status is None else ExecutionStatus(status)
 
-        async def read(services: Services) -> list[ExecutionSummary]:
-            await tell_crashes(services.client, services.config)
-            return await read_list(services.client, limit=limit, offset=offset, status=wanted)
-
-        return await self._ask(read)
+        return await self._ask(executions.read_list, limit, offset, wanted)
 
     async def cancel(self, execution_id: UUID | str) -> None:
         """Asks for the end of an execution; a second time does nothing.
@@ -193,7 +181,9 @@ class ExecutionEngine:
             ExecutionNotRunningError: if it has ended.
         """
         here = self._newest(execution_id)
-        if here == _uuid(execution_id) and await self._ask(local_runs.cancel_here, here):
+        if here == executions.parse_id(execution_id) and await self._ask(
+            local_runs.cancel_here, here
+        ):
             return
         try:
             execution = await self._find(execution_id)
@@ -202,7 +192,7 @@ class ExecutionEngine:
             if not await self._ask(local_runs.cancel_here, here):
                 raise
         else:
-            await self._ask(_cancel, execution)
+            await self._ask(executions.cancel_execution, execution)
 
     async def read_logs(self, execution_id: UUID | str) -> str:
         """Returns what an execution has printed: from its log here, else what the API has."""
@@ -210,7 +200,7 @@ class ExecutionEngine:
 
     def get_log_path(self, execution_id: UUID | str) -> Path:
         """Returns where an execution's log is on the machine that ran it, without looking."""
-        return self.config.log_path(self._runtime.log_id(_uuid(execution_id)))
+        return self.config.log_path(self._runtime.log_id(executions.parse_id(execution_id)))
 
     def ui_url(self, execution_id: UUID | str) -> str:
         """Returns the address of a run in Prefect's UI; empty if the API has no known UI."""
@@ -247,18 +237,18 @@ class ExecutionEngine:
         with anyio.move_on_after(timeout):
             return await self._wait(execution_id)
         execution = await self._find(execution_id)
-        why = await self._ask(_what_it_waits_for, execution)
+        why = await self._ask(executions.what_it_waits_for, execution)
         raise TimeoutError(f"execution {execution.id} has not ended within {timeout} s: {why}")
 
     async def _wait(self, execution_id: UUID | str) -> ExecutionResult | PlanExecutionResult:
         await self._runtime.until_ended(self._newest(execution_id))
         execution = await self._find(execution_id)
-        while not (await self._ask(_status, execution)).is_final:
+        while not (await self._ask(executions.read_status, execution)).is_final:
             await anyio.sleep(STATUS_INTERVAL_SECONDS)
             execution = await self._find(execution.id)
         if execution.index is None and execution.plan is not None:
-            return await self._ask(_plan_result, execution)
-        return await self._ask(_result, execution)
+            return await self._ask(executions.read_plan_result, execution)
+        return await self._ask(executions.read_result, execution)
 
     @overload
     def stream(
@@ -340,9 +330,9 @@ class ExecutionEngine:
         """
         here = RunOrigin.here()
         execution = await self._find(execution_id)
-        status = await self._ask(_status, execution)
+        status = await self._ask(executions.read_status, execution)
         flow_run_id = execution.flow_run.id
-        for_workers = await self._ask(_is_for_workers, execution)
+        for_workers = await self._ask(executions.is_for_workers, execution)
         is_nobodys = not for_workers and deployed_runs.is_overdue(execution.flow_run)
         if not (status.is_final or is_nobodys):
             raise ExecutionNotCompletedError(execution.id, status)
@@ -399,81 +389,12 @@ class ExecutionEngine:
             self._runtime.deliver(flow_run_id, events, handler, elsewhere=elsewhere)
 
     async def _find(self, execution_id: UUID | str) -> Execution:
-        wanted = _uuid(execution_id)
-        return await self._ask(_find, wanted, self._runtime.newest.get(wanted))
+        wanted = executions.parse_id(execution_id)
+        return await self._ask(executions.find_execution, wanted, self._runtime.newest.get(wanted))
 
     def _newest(self, execution_id: UUID | str) -> UUID:
-        known = _uuid(execution_id)
+        known = executions.parse_id(execution_id)
         return self._runtime.newest.get(known, known)
 
     async def _ask(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         return await self._runtime.ask(function, *args)
-
-
-def _uuid(execution_id: UUID | str) -> UUID:
-    if isinstance(execution_id, UUID):
-        return execution_id
-    try:
-        return UUID(execution_id)
-    except ValueError:
-        raise ExecutionNotFoundError(execution_id) from None
-
-
-async def _find(services: Services, wanted: UUID, known: UUID | None) -> Execution:
-    execution = await history.find(services.client, wanted, known)
-    if await tell_crash(services.client, services.config, execution.flow_run):
-        execution = await history.find(services.client, wanted, known)
-    deployed_runs.look_after(services, execution.flow_run)
-    return execution
-
-
-async def _status(services: Services, execution: Execution) -> ExecutionStatus:
-    return await history.read_status(services.client, execution)
-
-
-async def _result(services: Services, execution: Execution) -> ExecutionResult:
-    return await history.read_result(services.client, execution)
-
-
-async def _plan_result(services: Services, execution: Execution) -> PlanExecutionResult:
-    return await history.read_plan_result(services.client, execution)
-
-
-async def _what_it_waits_for(services: Services, execution: Execution) -> str:
-    return await deployed_runs.what_it_waits_for(services.client, execution.flow_run)
-
-
-async def _is_for_workers(services: Services, execution: Execution) -> bool:
-    return await deployed_runs.is_for_workers(services.client, execution.flow_run)
-
-
-async def _cancel(services: Services, execution: Execution) -> None:
-    """Cancels an execution that was found, here, or asks whoever runs it to."""
-    status = await history.read_status(services.client, execution)
-    if status.is_final:
-        raise ExecutionNotRunningError(execution.id, status)
-    is_whole = execution.index is None or execution.plan is None
-    wanted = execution.flow_run.id if is_whole else execution.id
-    if await local_runs.cancel_here(services, wanted):
-        return
-    if (control := services.controls.get(execution.flow_run.id)) is not None:
-        control.cancel_command(execution.id)
-    elif is_whole:
-        await deployed_runs.cancel_run(services, execution.flow_run)
-    else:
-        await _ask_to_cancel(services, execution)
-
-
-async def _ask_to_cancel(services: Services, execution: Execution) -> None:
-    """Leaves word for whoever runs a plan that one of its commands is to be cancelled."""
-    client = services.client
-    try:
-        await client.set_task_run_state(execution.id, Cancelling(), force=True)
-    except HTTPStatusError as error:
-        request = execution.request
-        if error.response.status_code != NOT_FOUND or request is None:
-            raise
-        # The API has no task run of a command whose turn has not come.
-        await create_task_run(
-            client, request, execution.flow_run.id, execution.id, Cancelling(), services.config
-        )

@@ -24,7 +24,7 @@ DEFAULT_PORT = 4200
 HEALTH_TIMEOUT_SECONDS = 5.0
 _LOOPBACK_HOSTS = {HOST, "localhost"}
 PROCESS_MODULE = "cloudops_prefect.server_process"
-"""What the server's process runs, by which it is told from others."""
+"""What the server's process runs, which distinguishes it from others."""
 START_SECONDS = 180.0
 """How long a server may take to start: a small and busy machine needs a minute for the database."""
 ANSWER_SECONDS = 30.0
@@ -75,7 +75,7 @@ class LocalServer:
 
 
 class ServerState(TypedDict):
-    """The content of the file that tells where the server is."""
+    """The content of the file that says where the server is."""
 
     pid: int
     port: int

@@ -63,7 +63,7 @@ def find_warnings(file: Fields, findings: Findings, secret_names: tuple[str, ...
 def _look_at_texts(fields: Fields, path: FieldPath, findings: Findings) -> None:
     for name in _PROSE:
         found = expansions(str(fields.get(name) or ""))
-        # Whoever names a command after `echo $HOME` expects nothing else.
+        # A person who names a command after `echo $HOME` expects nothing else.
         _warn([text for text in found if text[:2] in {"${", "$("}], (*path, name), findings)
     for name in _VALUES:
         _warn(expansions(str(fields.get(name) or "")), (*path, name), findings)

@@ -1,4 +1,4 @@
-"""Set a flow run's name, tags, stored plan and origin, whoever has started it."""
+"""Set a flow run's name, tags, stored plan and origin, also of runs that no engine has started."""
 
 from __future__ import annotations
 

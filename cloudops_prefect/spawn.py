@@ -105,7 +105,7 @@ class OutputPipe:
         loop.add_reader(fd, self._read)
 
     def drain(self) -> None:
-        """Read what is in the pipe now, whoever still holds it open."""
+        """Read what is in the pipe now, also if other processes hold it open."""
         left = _unread(self.fd) if self.open else 0
         while left > 0 and (read := self._read()):
             left -= read

@@ -117,7 +117,7 @@ def _name_of(expansion: Expansion | None, findings: Findings) -> str | None:
     name = expansion.fields.get("name")
     if name is None or isinstance(name, str):
         return name
-    # A number can't be a name, but whoever wrote it means it as one.
+    # A number can't be a name, but it is meant as one.
     return findings.written((*expansion.path, "name"))
 
 

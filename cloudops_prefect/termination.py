@@ -49,7 +49,7 @@ async def terminate(
     Args:
         tree: What is stopped.
         grace_period: Seconds from SIGTERM to SIGKILL.
-        has_leader_exited: Tells whether the process that leads the tree is a zombie.
+        has_leader_exited: Returns whether the process that leads the tree is a zombie.
         pause: Waits between two looks.
     """
     now = anyio.current_time()
