@@ -10,7 +10,8 @@ import asyncio
 import logging
 import threading
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from uuid import UUID
 
 import anyio
@@ -30,13 +31,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from prefect.client.orchestration import PrefectClient
+    from prefect.events.clients import EventsClient
     from prefect.events.schemas.events import Event
+
+    from cloudops_prefect.prefect_internals import EventsClientOverride
 
 SEND_INTERVAL_SECONDS = 0.2
 BATCH_BYTES = 512 * 1024
 CLOSE_TIMEOUT_SECONDS = 10.0
-_FLOW_RUN = "prefect.flow-run."
-_TASK_RUN = "prefect.task-run."
+_FLOW_RUN = "prefect.flow-run"
+_TASK_RUN = "prefect.task-run"
 _FINAL = {state_type.value for state_type in TERMINAL_STATES}
 
 logger = logging.getLogger("cloudops_prefect.event_delivery")
@@ -133,9 +137,9 @@ class EventSender:
 
 def _ended_task_run(event: Event) -> UUID | None:
     """Return the task run whose final state an event reports, None for any other event."""
-    if event.resource.get("prefect.state-type") not in _FINAL:
-        return None
-    return UUID(event.resource.id.removeprefix(_TASK_RUN))
+    is_final = event.resource.get("prefect.state-type") in _FINAL
+    kind, _, own = event.resource.id.rpartition(".")
+    return UUID(own) if is_final and kind == _TASK_RUN else None
 
 
 class EventRouter:
@@ -143,13 +147,16 @@ class EventRouter:
 
     Prefect's events worker serves the whole process. While a flow run is routed, the worker puts
     its events here, as it would into the queue of a process pool; those of other flows go on to
-    Prefect's own client. On Prefect Cloud nothing is routed: its client is the documented way.
+    Prefect's own client, or to one that somebody else has set. On Prefect Cloud nothing is routed:
+    its client is the documented way.
     """
 
     def __init__(self) -> None:
         self._senders: dict[str, EventSender] = {}
         self._lock = threading.Lock()
-        self._previous: tuple[Any, dict[str, Any]] | None = None
+        self._override = (ProcessPoolForwardingEventsClient, {"event_queue": self})
+        self._previous: EventsClientOverride | None = None
+        self._others_client: type[EventsClient] = PrefectEventsClient
 
     @contextmanager
     def routed(self, flow_run_id: UUID, sender: EventSender) -> Generator[bool]:
@@ -157,7 +164,7 @@ class EventRouter:
         if emit_events_to_cloud():
             yield False
             return
-        resource = f"{_FLOW_RUN}{flow_run_id}"
+        resource = f"{_FLOW_RUN}.{flow_run_id}"
         self._add(resource, sender)
         try:
             yield True
@@ -172,7 +179,9 @@ class EventRouter:
             if sender is not None:
                 sender.add(event)
                 return
-        EventsWorker.instance(PrefectEventsClient).send(event)
+        with self._lock:
+            client = self._others_client
+        EventsWorker.instance(client).send(event)
 
     def _sender_of(self, event: Event) -> EventSender | None:
         with self._lock:
@@ -187,18 +196,33 @@ class EventRouter:
     def _add(self, resource: str, sender: EventSender) -> None:
         with self._lock:
             if not self._senders:
-                self._previous = events_client_override()
-                EventsWorker.set_client_override(
-                    ProcessPoolForwardingEventsClient, event_queue=self
-                )
+                self._begin()
             self._senders[resource] = sender
 
     def _remove(self, resource: str) -> None:
         with self._lock:
             self._senders.pop(resource, None)
-            if not self._senders:
+            # A client that somebody has set meanwhile stays.
+            if not self._senders and events_client_override() in (None, self._override):
                 client, options = self._previous or (None, {})
                 EventsWorker.set_client_override(client, **options)
+
+    def _begin(self) -> None:
+        self._previous = events_client_override()
+        self._others_client = PrefectEventsClient
+        if self._previous is not None:
+            client, options = self._previous
+            self._others_client = _with_options(client, tuple(options.items()))
+        client, options = self._override
+        EventsWorker.set_client_override(client, **options)
+
+
+@cache
+def _with_options(
+    client: type[EventsClient], options: tuple[tuple[str, Any], ...]
+) -> type[EventsClient]:
+    """Return what makes such a client, the same each time: Prefect has a worker for each."""
+    return cast("type[EventsClient]", partial(client, **dict(options))) if options else client
 
 
 event_router = EventRouter()

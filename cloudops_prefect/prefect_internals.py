@@ -7,8 +7,10 @@ no longer has what a function here relies on, it logs that once and leaves Prefe
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from prefect.events.clients import EventsClient
 from prefect.events.worker import EventsWorker
 
 if TYPE_CHECKING:
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
     import httpx
     from prefect.client.orchestration import PrefectClient
+
+EventsClientOverride: TypeAlias = tuple[type[EventsClient], dict[str, Any]]
+"""The class of an events client, and the options that Prefect makes it with."""
 
 logger = logging.getLogger("cloudops_prefect.prefect_internals")
 
@@ -57,7 +62,7 @@ def replace_server_command(server_class: type, start: Callable[[Any], object]) -
     server_class._run_uvicorn_command = start  # noqa: SLF001 # pyright: ignore[reportAttributeAccessIssue]
 
 
-def events_client_override() -> tuple[Any, dict[str, Any]] | None:
+def events_client_override() -> EventsClientOverride | None:
     """Return the events client that somebody else has set, and its options.
 
     Prefect has a function that sets it and none that reads it, so that it could be put back.
@@ -69,5 +74,6 @@ def events_client_override() -> tuple[Any, dict[str, Any]] | None:
     return None if override is None else (override[0], dict(override[1]))
 
 
+@cache
 def _log_missing(what: str) -> None:
     logger.warning("This Prefect no longer has %s", what)
