@@ -40,6 +40,18 @@ def with_migrated_database(home: Path) -> Path:
     return database
 
 
+def without_api(home: Path) -> dict[str, str]:
+    """The environment of a program that has no configured API, for which Prefect starts one."""
+    others = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "CLOUDOPS_"))}
+    return others | {
+        "PREFECT_HOME": str(home),
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "60",
+        "CLOUDOPS_LOG_DIR": str(home / "logs"),
+    }
+
+
 @contextmanager
 def _migrating_once() -> Iterator[None]:
     """Lets one process at a time start a server, for as long as there is no database to copy."""

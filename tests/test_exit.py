@@ -1,7 +1,6 @@
 """Nothing is lost at exit: once an engine is closed, the API knows how everything ended."""
 
 import asyncio
-import os
 import sqlite3
 import subprocess
 import sys
@@ -15,7 +14,7 @@ import pytest
 from engines import PROGRAMS, shell
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import TaskRunFilter, TaskRunFilterFlowRunId
-from servers import with_migrated_database
+from servers import with_migrated_database, without_api
 
 from cloudops_prefect import DependencyGraphStrategy, ExecutionEngine, ExecutionPlan
 
@@ -68,17 +67,6 @@ async def task_run_states(flow_run_id) -> dict[str, int]:
             run.state_type.value for run in await client.read_task_runs(task_run_filter=wanted)
         ]
     return {one: types.count(one) for one in types}
-
-
-def without_api(home: Path) -> dict[str, str]:
-    others = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "CLOUDOPS_"))}
-    return others | {
-        "PREFECT_HOME": str(home),
-        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "60",
-        "CLOUDOPS_LOG_DIR": str(home / "logs"),
-    }
 
 
 def test_the_ephemeral_server_has_every_end_when_the_process_has_ended(tmp_path):

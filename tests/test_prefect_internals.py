@@ -1,22 +1,16 @@
 """What the package takes from Prefect: public names, and the exceptions of one module."""
 
 import ast
-import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from engines import shell
-from prefect.client.orchestration import PrefectClient
-from prefect.events.worker import EventsWorker
+from engines import PROGRAMS
+from servers import with_migrated_database, without_api
 
 import cloudops_prefect
-from cloudops_prefect import ExecutionEngine, ExecutionPlan, ExecutionStatus, prefect_internals
-from cloudops_prefect.prefect_internals import (
-    events_client_override,
-    replace_server_command,
-    wrap_transport,
-)
 
 PACKAGE = Path(cloudops_prefect.__file__).parent
 SOURCES = {path.relative_to(PACKAGE).as_posix(): path for path in PACKAGE.rglob("*.py")}
@@ -38,11 +32,10 @@ def imported_from_prefect(tree: ast.AST) -> Iterator[str]:
 def named_by_strings(tree: ast.AST) -> Iterator[str]:
     """Names with an underscore that a module gives to `getattr`, `setattr` and their like."""
     for node in ast.walk(tree):
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            if node.func.id in {"getattr", "setattr", "hasattr", "delattr"}:
-                for argument in node.args[1:2]:
-                    if isinstance(argument, ast.Constant) and str(argument.value).startswith("_"):
-                        yield str(argument.value)
+        match node:
+            case ast.Call(func=ast.Name(id=called), args=[_, ast.Constant(value=str(name)), *_]):
+                if called in {"getattr", "setattr", "hasattr"} and name.startswith("_"):
+                    yield name
 
 
 def is_private(name: str) -> bool:
@@ -76,3 +69,22 @@ def test_one_module_names_the_events_of_task_runs_to_read_their_ids():
     assert {source: names for source, names in naming.items() if names} == {
         "event_delivery.py": ["prefect.task-run"]
     }
+
+
+@pytest.mark.server
+def test_a_plan_completes_untuned_with_a_prefect_that_has_none_of_it(tmp_path):
+    with_migrated_database(tmp_path)
+    argv = [sys.executable, str(PROGRAMS / "runs_untuned.py")]
+    done = subprocess.run(argv, env=without_api(tmp_path), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["completed: one", "completed: one"]
+    said = [
+        line.partition("This Prefect no longer has ")[2].partition(":")[0]
+        for line in done.stderr.splitlines()
+        if "This Prefect no longer has" in line
+    ]
+    assert sorted(said) == [
+        "a client's transport",
+        "the command of the temporary server",
+        "the events client that is set",
+    ]
