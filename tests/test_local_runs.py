@@ -9,7 +9,7 @@ import httpx
 import pytest
 from engines import gated, shell, until
 from prefect.context import AsyncClientContext
-from prefect.states import AwaitingRetry, Cancelled, Cancelling, Crashed, Running
+from prefect.states import AwaitingRetry, Cancelled, Cancelling, Crashed, Running, Suspended
 from workers import ask, create_pool, deploy
 
 from cloudops_prefect import (
@@ -113,6 +113,39 @@ async def test_an_error_of_the_api_at_the_end_makes_no_failure_of_a_success(serv
     flow_run, _ = await local_runs.create_run(services, work, None)
     await local_runs.drive(services, work, flow_run)
     assert failures == []
+    assert (await state_of(services, flow_run)).is_completed()
+
+
+async def test_an_error_of_the_api_at_the_start_leaves_a_cancelled_run_cancelled(services, way):
+    def cancel_and_fail(request):
+        body = json.loads(request.content or "{}")
+        if not (isinstance(body, dict) and body.get("state", {}).get("type") == "RUNNING"):
+            return None
+        services.control(flow_run.id).cancel()
+        return httpx.Response(500)
+
+    way.before = cancel_and_fail
+    work = Work(shell("true"))
+    flow_run, _ = await local_runs.create_run(services, work, None)
+    await local_runs.drive(services, work, flow_run)
+    assert (await state_of(services, flow_run)).is_cancelled()
+
+
+async def test_a_run_of_this_process_goes_on_although_somebody_suspends_it(services, tmp_path):
+    # Prefect hears of a suspension within the time of a few commands.
+    gate, later = tmp_path / "gate", [shell("sleep 0.25") for _ in range(12)]
+    work = Work(ExecutionPlan(commands=[gated(gate), *later]))
+    flow_run, _ = await local_runs.create_run(services, work, None)
+
+    async def is_running() -> bool:
+        return (await state_of(services, flow_run)).is_running()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(local_runs.drive, services, work, flow_run)
+        await until(is_running)
+        suspended = Suspended(timeout_seconds=600)
+        await services.client.set_flow_run_state(flow_run.id, suspended, force=True)
+        gate.touch()
     assert (await state_of(services, flow_run)).is_completed()
 
 
