@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, State
 
     from cloudops_prefect.control import RunControl
-    from cloudops_prefect.plan_run import PlanRun
     from cloudops_prefect.services import Services
     from cloudops_prefect.work import Work
 
@@ -46,10 +45,11 @@ logger = logging.getLogger("cloudops_prefect.engine")
 async def create_run(
     services: Services, work: Work, idempotency_key: str | None
 ) -> tuple[FlowRun, bool]:
-    """Creates the run at the API, unless the key has done so before; says whether the run is new.
+    """Create the run at the API, unless the key has done so before; return whether the run is new.
 
-    Prefect's UI cancels only runs that belong to a deployment. Whoever gives up while the API
-    creates a run leaves none that waits for ever.
+    It belongs to a deployment, since Prefect's UI offers Cancel and Retry for no other run. It is
+    new if its state has our transition id: the API does not say so, and a second engine with the
+    same key would run it too. A caller that is cancelled meanwhile leaves no run Pending for ever.
     """
     ours = StateDetails(transition_id=uuid4())
     pending = Pending(state_details=ours)
@@ -95,14 +95,14 @@ async def reopen_run(services: Services, flow_run_id: UUID, labels: Mapping[str,
 
 
 async def drive(services: Services, work: Work, flow_run: FlowRun) -> None:
-    """Runs what was created, to its end."""
+    """Run what was created, to its end."""
     services.driven.add(flow_run.id)
     services.line.join(flow_run.id)
     control = services.control(flow_run.id)
     try:
         with shows_that_it_lives(flow_run.id, flow_run.run_count + 1, services.config):
             async with unless_unheard(services.client, flow_run.id, control):
-                await _run_to_its_end(services, work, flow_run, control)
+                await _run_and_report_end(services, work, flow_run, control)
     except ExecutionIOError as error:
         # Its sign of life is left, so that the next engine of this machine tells its end.
         services.task_runs.forget(flow_run.id)
@@ -114,38 +114,41 @@ async def drive(services: Services, work: Work, flow_run: FlowRun) -> None:
         services.runs.pop(flow_run.id, None)
 
 
-async def _run_to_its_end(
+async def _run_and_report_end(
     services: Services, work: Work, flow_run: FlowRun, control: RunControl
 ) -> None:
+    """Run what was created, and report its end where Prefect's engine has not.
+
+    Without that, a run that is cancelled before it begins would never end. The API also rejects
+    that a run completes which is being cancelled.
+    """
     try:
         async with _slot(services, work, flow_run.id, control):
-            told = None if control.cancelled else await _run(services, work, flow_run)
-        missing = _untold(services.runs.get(flow_run.id), told)
-    except Exception as error:
-        run = services.runs.get(flow_run.id)
-        if run is None and control.cancelled:
-            missing = cancelled_state()
-        elif run is None or run.final_state is None:
-            logger.exception("Run %s could not be brought to its end", flow_run.id)
-            missing = Crashed(message=f"the run could not be brought to its end: {error!r}")
-        else:
-            missing = run.final_state
+            reported = None if control.cancelled else await _run_flow(services, work, flow_run)
+    except Exception as error:  # noqa: BLE001 (whatever it is, the run has to end)
+        missing = _state_after_error(services, flow_run.id, control, error)
+    else:
+        has_ended = reported is not None and reported.is_final()
+        missing = None if has_ended else cancelled_state()
     if missing is not None:
-        tell = services.client.set_flow_run_state
-        await until_delivered(partial(tell, flow_run.id, missing, force=True))
+        report = services.client.set_flow_run_state
+        await until_delivered(partial(report, flow_run.id, missing, force=True))
 
 
-def _untold(run: PlanRun | None, told: State[Any] | None) -> State[Any] | None:
-    """Returns the state in which a run has ended, None if it is what the API was told last.
+def _state_after_error(
+    services: Services, flow_run_id: UUID, control: RunControl, error: Exception
+) -> State[Any]:
+    """Return the final state of a run whose engine raises an error, as when the API fails.
 
-    Of a run that is being cancelled the API takes neither that it begins nor that it completes.
+    A run whose commands have ended keeps their outcome, and a cancelled one is no crash.
     """
-    if told is None or not told.is_final():
+    run = services.runs.get(flow_run_id)
+    if run is not None and run.final_state is not None:
+        return run.final_state
+    if run is None and control.cancelled:
         return cancelled_state()
-    ended = None if run is None else run.final_state
-    if ended is None or told.is_cancelled() or (ended.type, ended.name) == (told.type, told.name):
-        return None
-    return ended
+    logger.error("Run %s could not be brought to its end", flow_run_id, exc_info=error)
+    return Crashed(message=f"the run could not be brought to its end: {error!r}")
 
 
 @asynccontextmanager
@@ -166,16 +169,20 @@ async def _slot(
             services.slots.release_on_behalf_of(flow_run_id)
 
 
-async def _run(services: Services, work: Work, flow_run: FlowRun) -> State[Any]:
-    # For a run of a deployment Prefect has the event loop wait for a thread that subscribes to its
-    # suspension, and for the thread's end; nobody could resume a run of this process.
+async def _run_flow(services: Services, work: Work, flow_run: FlowRun) -> State[Any]:
+    """Run the flow in Prefect's engine; return the state that the engine has reported last.
+
+    While the API does not answer and nothing has begun, start again: Prefect's engine raises after
+    a few attempts, and the run would end as crashed.
+    """
+    # For a run of a deployment Prefect's `observe_flow_run_suspension` blocks the event loop while
+    # a thread subscribes, and a suspended run of this process could never be resumed.
     flow_run = flow_run.model_copy(update={"deployment_id": None})
     delays = chain((0.5, 1, 2, 5), repeat(10))
     while True:
         try:
             flow = work.compiled(services)
-            told = await run_flow_async(flow, flow_run, {}, return_type="state")
-            return cast("State[Any]", told)
+            return cast("State[Any]", await run_flow_async(flow, flow_run, {}, return_type="state"))
         except Exception as error:
             begun = flow_run.id in services.runs
             if begun or api_complaint(error) is None or services.control(flow_run.id).cancelled:

@@ -116,10 +116,24 @@ async def test_an_error_of_the_api_at_the_end_makes_no_failure_of_a_success(serv
     assert (await state_of(services, flow_run)).is_completed()
 
 
+def is_beginning(request: httpx.Request) -> bool:
+    body = json.loads(request.content or "{}")
+    return isinstance(body, dict) and body.get("state", {}).get("type") == "RUNNING"
+
+
+async def test_an_error_of_the_api_at_the_start_is_no_end_of_the_run(services, way):
+    failures = [httpx.Response(500)]
+    way.before = lambda request: failures.pop() if failures and is_beginning(request) else None
+    work = Work(shell("true"))
+    flow_run, _ = await local_runs.create_run(services, work, None)
+    await local_runs.drive(services, work, flow_run)
+    assert failures == []
+    assert (await state_of(services, flow_run)).is_completed()
+
+
 async def test_an_error_of_the_api_at_the_start_leaves_a_cancelled_run_cancelled(services, way):
     def cancel_and_fail(request):
-        body = json.loads(request.content or "{}")
-        if not (isinstance(body, dict) and body.get("state", {}).get("type") == "RUNNING"):
+        if not is_beginning(request):
             return None
         services.control(flow_run.id).cancel()
         return httpx.Response(500)
