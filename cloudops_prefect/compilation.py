@@ -108,56 +108,69 @@ async def _run(
         except ValidationError as error:
             return refused(error, item, services.config)
 
-    return await unless_interrupted(run, config)
+    return await run_with_services(run, config)
 
 
-async def unless_interrupted(
+async def run_with_services(
     run: Callable[[Services], Awaitable[State[Any]]], config: ExecutionConfig | None = None
 ) -> State[Any]:
-    """Runs what a flow does, with services, of which an interruption of its caller cancels the run.
+    """Run what a flow does, and cancel the run if its caller is interrupted, as by Ctrl-C.
 
-    In a task of its own, which goes on until all is told. Prefect calls a run crashed whose task is
-    cancelled, unless the run has ended by then.
+    Prefect's engine calls a run crashed whose asyncio task is cancelled, and leaves its commands
+    no time to stop. So the run has a task of its own; the caller's goes on once the API knows that
+    the run was cancelled, and Prefect leaves a final state as it is.
     """
     flow_run = current_flow_run()
     opened: list[Services] = []
 
-    async def run_with_services() -> State[Any]:
+    async def run_and_remember_services() -> State[Any]:
         async with current_services(config) as services:
             opened.append(services)
             return await run(services)
 
+    # An engine cancels its runs itself, and a worker sends a signal.
     if open_here() is not None or not _is_awaited(flow_run):
-        return await run_with_services()
-    task = asyncio.create_task(run_with_services())
+        return await run_and_remember_services()
+    task = asyncio.create_task(run_and_remember_services())
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         with anyio.CancelScope(shield=True):
-            for services in opened:
-                services.control(flow_run.id).cancel()
-            if not opened:
-                task.cancel()
-            await _end_of(task)
-            has_failed = not task.cancelled() and task.exception() is not None
-            if opened and not has_failed and not _has_timed_out(flow_run):
-                # The second Ctrl-C has cancelled the task too, and with it what it was stopping.
-                state = cancelled_state() if task.cancelled() else task.result()
-                async with get_client() as client:
-                    tell = client.set_flow_run_state
-                    await until_delivered(partial(tell, flow_run.id, state, force=True))
-                flow_run.state = state
+            await _cancel_run(flow_run, task, opened)
         raise
 
 
-async def _end_of(task: asyncio.Task[State[Any]]) -> None:
+async def _cancel_run(
+    flow_run: FlowRun, task: asyncio.Task[State[Any]], opened: Sequence[Services]
+) -> None:
+    """Cancel a run, wait until its task has ended, and report the run's end."""
+    for services in opened:
+        services.control(flow_run.id).cancel()
+    if not opened:
+        # Nothing has begun, and to open the services may take for ever without an API.
+        task.cancel()
+    await _wait_for_end(task)
+    has_failed = not task.cancelled() and task.exception() is not None
+    if not opened or has_failed or _has_timed_out(flow_run):
+        # Prefect's engine reports these.
+        return
+    # A second Ctrl-C cancels the task as well, with the commands that it was stopping.
+    state = cancelled_state() if task.cancelled() else task.result()
+    async with get_client() as client:
+        report = client.set_flow_run_state
+        await until_delivered(partial(report, flow_run.id, state, force=True))
+    flow_run.state = state
+
+
+async def _wait_for_end(task: asyncio.Task[State[Any]]) -> None:
+    """Wait until a task has ended, also if the caller is cancelled again."""
     while not task.done():
         with suppress(asyncio.CancelledError):
             await asyncio.wait([task])
 
 
 def _has_timed_out(flow_run: FlowRun) -> bool:
-    """Whether it is Prefect's own timeout of the flow that interrupts it."""
+    """Return whether it is Prefect's own timeout of the flow that interrupts it."""
     context = FlowRunContext.get()
     if context is None or context.flow is None or context.flow.timeout_seconds is None:
         return False

@@ -21,7 +21,7 @@ from cloudops_prefect.compilation import (
     refused,
     run_command_here,
     run_plan_here,
-    unless_interrupted,
+    run_with_services,
 )
 from cloudops_prefect.control import sigterm
 from cloudops_prefect.delivery import until_delivered
@@ -109,7 +109,7 @@ async def _under_signals(run: Callable[[Services], Awaitable[State[Any]]]) -> St
         with sigterm.cancels(services.control(current_flow_run().id)):
             return await run(services)
 
-    return await unless_interrupted(run_until_sigterm)
+    return await run_with_services(run_until_sigterm)
 
 
 async def _tell(services: Services, item: T) -> T:
