@@ -26,7 +26,10 @@ class CalledFlow(Flow[..., Any]):
     """A flow whose caller hears of it when the call is interrupted."""
 
     def with_options(self, **options: Any) -> Self:
-        """Returns a flow of the same class; Prefect's own method returns a plain `Flow`."""
+        """Return a flow of the same class.
+
+        Prefect's method returns a plain `Flow`, to which a large plan could not be given.
+        """
         changed = copy(self)
         vars(changed).update(vars(super().with_options(**options)))
         return changed
@@ -38,17 +41,21 @@ class CalledFlow(Flow[..., Any]):
     async def _begin(self, *args: Any, **kwargs: Any) -> Any:
         """Run the flow, without a configured API and outside of a run at the local server."""
         async with local_api():
-            return await self._call(*args, **kwargs)
+            return await self._run_in_engine(*args, **kwargs)
 
-    async def _call(self, *args: Any, **kwargs: Any) -> Any:
+    async def _run_in_engine(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the flow in Prefect's engine; raise if the call is cancelled meanwhile.
+
+        Prefect's engine drops a cancellation once the flow run has a final state, as ours has when
+        it was cancelled with its caller: after a Ctrl-C the caller's program would go on.
+        """
         task = asyncio.current_task()
-        before = task.cancelling() if task else 0
+        cancellations = task.cancelling() if task else 0
         try:
             return await super().__call__(*args, **kwargs)  # pyright: ignore[reportUnknownMemberType]
         finally:
-            # Prefect lets nobody know of a cancellation that finds the run ended.
-            if task is not None and task.cancelling() > before:
-                # A scope of anyio knows its own errors from others.
+            if task is not None and task.cancelling() > cancellations:
+                # In a cancelled scope of anyio this raises the scope's own error, which it catches.
                 await checkpoint()
                 raise asyncio.CancelledError
 
@@ -65,30 +72,33 @@ class CompiledFlow(CalledFlow):
         item: ExecutionPlan | ExecutionRequest,
         **options: Any,
     ) -> None:
-        # To validate none, Prefect would make pydantic models and import pydantic's old version.
+        # To validate no parameters, Prefect would import pydantic's version 1 in each process.
         super().__init__(fn, validate_parameters=False, **options)
         self._item = item
         self._sent: dict[str, Any] | None = None
 
-    async def _call(self, *args: Any, **kwargs: Any) -> Any:
+    async def _run_in_engine(self, *args: Any, **kwargs: Any) -> Any:
         self._sent = await _sent_parameters(self._item)
-        return await super()._call(*args, **kwargs)
+        return await super()._run_in_engine(*args, **kwargs)
 
     def serialize_parameters(self, parameters: dict[str, Any]) -> dict[str, Any]:  # noqa: ARG002
-        """Returns what a new run has as parameters at the API."""
+        """Return what a new run has as parameters at the API.
+
+        Without them nobody could read, list or resume the run as a plan's or a command's.
+        """
         return self._sent or parameters_of(self._item)
 
 
 class PlanFlow(CalledFlow):
     """A flow whose parameter is a plan; a large one is stored, and the parameter names it."""
 
-    async def _call(self, *args: Any, **kwargs: Any) -> Any:
+    async def _run_in_engine(self, *args: Any, **kwargs: Any) -> Any:
         given = {name: kwargs.pop(name) for name in ("return_state", "wait_for") if name in kwargs}
         parameters = get_call_parameters(self.fn, args, kwargs)
         plan = parameters["plan"]
         if isinstance(plan, (dict, ExecutionPlan)) and is_large(plan):
             parameters = await _sent_parameters(self.validate_parameters(parameters)["plan"])
-        return await super()._call(**parameters, **given)
+        return await super()._run_in_engine(**parameters, **given)
 
 
 async def _sent_parameters(item: ExecutionPlan | ExecutionRequest) -> dict[str, Any]:

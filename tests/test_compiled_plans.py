@@ -1,6 +1,8 @@
 """Flows of `compile_plan` as somebody calls them: their runs are a plan's like any other."""
 
 import asyncio
+import os
+import sys
 from collections import OrderedDict
 from contextlib import suppress
 from uuid import UUID, uuid4
@@ -13,6 +15,7 @@ from prefect import flow, get_client, tags
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun
 from prefect.flow_engine import run_flow, run_flow_async
+from prefect.settings import PREFECT_DEFAULT_RESULT_STORAGE_BLOCK, temporary_settings
 from prefect.states import AwaitingRetry
 from running import soon
 from stopped import count_ready
@@ -137,6 +140,32 @@ async def test_prefects_timeout_of_the_flow_stays_one(api, config):
         await compile_plan(plan, config).with_options(timeout_seconds=1)()
     (run,) = await runs_of(plan)
     assert run.state_name == "TimedOut"
+
+
+async def test_it_asks_for_no_default_storage_of_results(api, config):
+    plan = plan_of("echo one")
+    missing = {PREFECT_DEFAULT_RESULT_STORAGE_BLOCK: "local-file-system/missing"}
+    with temporary_settings(missing):
+        result = await compile_plan(plan, config)()
+    assert result.status is ExecutionStatus.COMPLETED
+
+
+IMPORTED_BY_A_RUN = """
+import asyncio, sys
+from cloudops_prefect import ExecutionPlan, ExecutionRequest, ShellCommand, compile_plan
+plan = ExecutionPlan(commands=[ExecutionRequest(command=ShellCommand(command="true"))])
+assert asyncio.run(compile_plan(plan)()).status == "completed"
+print([name for name in sys.modules if name.startswith("pydantic.v1")])
+"""
+
+
+async def test_its_run_does_not_import_the_old_pydantic(api, config):
+    done = await anyio.run_process(
+        [sys.executable, "-c", IMPORTED_BY_A_RUN],
+        env=os.environ | {"PREFECT_API_URL": api, "CLOUDOPS_LOG_DIR": str(config.log_dir)},
+        stderr=None,
+    )
+    assert done.stdout.decode().strip() == "[]"
 
 
 async def test_the_command_line_shows_it_as_a_plan(api, config, tmp_path):
