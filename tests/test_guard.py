@@ -192,7 +192,7 @@ class TestAKilledFlow:
     async def test_leaves_nothing_that_was_between_fork_and_exec(self, tmp_path):
         mark, leave = uuid.uuid4().hex, tmp_path / "leave"
         code = (
-            "import ctypes, os, sys, time\n"
+            "import ctypes, os, signal, sys, time\n"
             "from cloudops_prefect import guard\n"
             "from cloudops_prefect.process_tree import MARK_VARIABLE, marked\n"
             "env = {**os.environ, MARK_VARIABLE: marked(guard.ensure() + '.1')}\n"
@@ -200,7 +200,7 @@ class TestAKilledFlow:
             "if ctypes.PyDLL(None).fork() == 0:\n"
             "    while not os.path.exists(sys.argv[1]): time.sleep(0.01)\n"
             "    os.execve('/bin/sleep', ['sleep', '60'], env)\n"
-            "print('forked', flush=True); time.sleep(60)"
+            "print('forked', flush=True); signal.pause()"
         )
         process = subprocess.Popen(  # noqa: ASYNC220
             [sys.executable, "-c", code, str(leave)],
