@@ -51,7 +51,12 @@ async def _keep_origin(services: Services, flow_run: FlowRun) -> None:
 
 
 def _is_unnamed(flow_run: FlowRun) -> bool:
-    """Whether nobody can have chosen the name of a run: a schedule or a call has created it."""
+    """Whether a name has the shape of those that Prefect gives: two words and a hyphen.
+
+    The API does not say who has named a run. A flow with a `flow_run_name` has a name of its own.
+    """
     context = FlowRunContext.get()
-    has_name = context is not None and context.flow is not None and context.flow.flow_run_name
-    return flow_run.auto_scheduled or (flow_run.deployment_id is None and not has_name)
+    if context is not None and context.flow is not None and context.flow.flow_run_name:
+        return False
+    adjective, _, animal = flow_run.name.partition("-")
+    return adjective.isalpha() and animal.isalpha()
