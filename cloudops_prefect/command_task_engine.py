@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from prefect.client.schemas.objects import RunInput, State, TaskRunResult
 from prefect.task_engine import AsyncTaskRunEngine
@@ -14,7 +15,7 @@ from prefect.utilities.annotations import quote
 from cloudops_prefect.states import cancelled_state
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncGenerator, Sequence
     from uuid import UUID
 
     from prefect.client.schemas.objects import TaskRun
@@ -33,13 +34,15 @@ class CommandTaskEngine(AsyncTaskRunEngine[Any, Any]):
 
     It differs from Prefect's engine in what it logs (one record of a command that did not
     complete, with the reason, and none of one that did: each record costs as much as a short
-    command), and in that an interrupted command is `Cancelled`, not `Crashed`.
+    command), in that an interrupted command is `Cancelled`, not `Crashed`, and in that somebody
+    else has waited for the limits of its tags (`TagLimits`).
 
     Attributes:
         upstream: The task runs that the command has waited for: its edges in the UI's graph.
     """
 
     upstream: Sequence[UUID] = ()
+    _tags: list[str] = field(init=False, default_factory=list[str])
 
     async def run(self, task_run_id: UUID) -> TaskRun:
         """Run the task under an id and return its task run, in its final state."""
@@ -58,7 +61,7 @@ class CommandTaskEngine(AsyncTaskRunEngine[Any, Any]):
     async def end(self, task_run_id: UUID, name: str, state: State[Any]) -> TaskRun:
         """Report a task run that ends in a state without having run, and return it."""
         edges = self._edges()
-        async with self.initialize_run(task_run_id=task_run_id, dependencies=edges):
+        async with super().initialize_run(task_run_id=task_run_id, dependencies=edges):
             task_run = self.task_run
             assert task_run is not None  # noqa: S101 (it is initialized)
             task_run.name = name
@@ -68,6 +71,24 @@ class CommandTaskEngine(AsyncTaskRunEngine[Any, Any]):
             state.timestamp = cast("DateTime", datetime.now(UTC))
             await self.set_state(state)
         return task_run
+
+    @asynccontextmanager
+    async def initialize_run(
+        self,
+        task_run_id: UUID | None = None,
+        dependencies: dict[str, set[RunInput]] | None = None,
+    ) -> AsyncGenerator[Self]:
+        """Create the task run, whose slots Prefect's engine does not ask for until it begins."""
+        async with super().initialize_run(task_run_id, dependencies):
+            assert self.task_run is not None  # noqa: S101 (it is initialized)
+            self._tags, self.task_run.tags = self.task_run.tags, []
+            yield self
+
+    async def begin_run(self) -> None:
+        """Report the task run as `Running`, with its tags."""
+        assert self.task_run is not None  # noqa: S101 (it is initialized)
+        self.task_run.tags = self._tags
+        await super().begin_run()
 
     def log_finished_message(self) -> None:
         """Log why a command that has begun did not complete."""

@@ -30,7 +30,7 @@ class RunControl:
         self._cancellation = asyncio.Event()
         self._unwanted: set[UUID] = set()
         self._running: dict[UUID, CommandExecution] = {}
-        self._waiting: set[anyio.CancelScope] = set()
+        self._waiting: dict[anyio.CancelScope, UUID | None] = {}
 
     @property
     def cancelled(self) -> bool:
@@ -54,6 +54,9 @@ class RunControl:
         self._unwanted.add(execution_id)
         if (execution := self._running.get(execution_id)) is not None:
             execution.stop.request("cancelled")
+        for scope, waiting in self._waiting.items():
+            if waiting == execution_id:
+                scope.cancel()
 
     def has_cancelled(self, execution_id: UUID) -> bool:
         """Whether this command was cancelled by itself."""
@@ -75,16 +78,20 @@ class RunControl:
             del self._running[execution.execution_id]
 
     @contextmanager
-    def waiting(self) -> Generator[None]:
-        """Lets what waits inside be abandoned when the run is cancelled."""
+    def waiting(self, execution_id: UUID | None = None) -> Generator[None]:
+        """Let what waits inside be abandoned when the run is cancelled.
+
+        Args:
+            execution_id: The command that waits, which may be cancelled by itself.
+        """
         with anyio.CancelScope() as scope:
-            self._waiting.add(scope)
-            if self.cancelled:
+            self._waiting[scope] = execution_id
+            if self.cancelled or execution_id in self._unwanted:
                 scope.cancel()
             try:
                 yield
             finally:
-                self._waiting.discard(scope)
+                del self._waiting[scope]
 
 
 @dataclass(frozen=True, eq=False, slots=True)

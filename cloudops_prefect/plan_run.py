@@ -149,12 +149,13 @@ class PlanRun:
         return None
 
     async def _wait_for_slots(self, index: int, slots: AsyncExitStack) -> str | None:
-        with self.control.waiting():
+        with self.control.waiting(self._execution_id(index)):
             await slots.enter_async_context(self._own_slots)
             # A single command's flow run is what waits: it stays Pending until there is a slot.
             if not self.is_single:
                 await self._services.line.turn(self.flow_run_id)
                 await slots.enter_async_context(self._services.slots)
+            await slots.enter_async_context(self._services.tag_limits.held(self._id(index)))
         return self._obstacle(index)
 
     async def _run_command(self, index: int) -> tuple[ExecutionResult, TaskRun]:

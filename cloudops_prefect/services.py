@@ -17,6 +17,7 @@ from cloudops_prefect.control import RunControl
 from cloudops_prefect.line import Line
 from cloudops_prefect.publishing import Publisher
 from cloudops_prefect.stranded import watch_stranded
+from cloudops_prefect.tag_limits import TagLimits
 from cloudops_prefect.task_run_ledger import TaskRunLedger
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Services:
         runs: What has been started, by the id of its flow run.
         task_runs: The task runs that have ended, which the API may not know yet.
         slots: One token for each command that may run.
+        tag_limits: The limits of the tags that commands have.
         line: The order in which the runs may ask for the first of them.
         pools: The work pools whose runs are asked for.
         local_deployments: The deployments of this process's runs, by the name of their flow.
@@ -48,6 +50,7 @@ class Services:
     publisher: Publisher
     task_runs: TaskRunLedger
     slots: anyio.CapacityLimiter
+    tag_limits: TagLimits
     line: Line = field(default_factory=Line)
     busy: anyio.Event = field(default_factory=anyio.Event)
     controls: dict[UUID, RunControl] = field(default_factory=dict)
@@ -73,7 +76,7 @@ async def open_services(config: ExecutionConfig, client: PrefectClient) -> Async
     async with aclosing(task_runs.events), anyio.create_task_group() as tasks:
         publisher = Publisher(client)
         slots = anyio.CapacityLimiter(config.max_concurrent_executions)
-        services = Services(config, client, publisher, task_runs, slots)
+        services = Services(config, client, publisher, task_runs, slots, TagLimits(client))
         tasks.start_soon(publisher.run)
         tasks.start_soon(task_runs.events.run)
         tasks.start_soon(task_runs.run)
