@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from uuid import UUID, uuid4, uuid5
@@ -211,7 +212,8 @@ async def test_a_run_that_waits_for_the_limit_of_a_tag_is_cancelled_and_its_proc
         found[:] = await client.read_flow_runs(flow_run_filter=wanted)
         return [one.state_name for one in found] == ["Running"]
 
-    async with await anyio.open_process(argv, env=env) as process:
+    process = await anyio.open_process(argv, env=env)
+    try:
         await until(is_running, 60)
         # Long enough for it to have asked for the slot.
         await anyio.sleep(2)
@@ -219,6 +221,10 @@ async def test_a_run_that_waits_for_the_limit_of_a_tag_is_cancelled_and_its_proc
         with anyio.fail_after(60):
             printed = b"".join([part async for part in process.stdout])
             await process.wait()
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.aclose()
     assert printed.decode() == "not run: the plan was cancelled\n"
     assert (await client.read_flow_run(found[0].id)).state_name == "Cancelled"
     (run,) = (await task_runs_of(client, found[0].id)).values()
