@@ -146,13 +146,10 @@ async def _cancel_run(
     """Cancel a run, wait until its task has ended, and report the run's end."""
     for services in opened:
         services.control(flow_run.id).cancel()
-    if not opened:
-        # Nothing has begun, and to open the services may take for ever without an API.
-        task.cancel()
     await _wait_for_end(task)
     has_failed = not task.cancelled() and task.exception() is not None
-    if not opened or has_failed or _has_timed_out(flow_run):
-        # Prefect's engine reports these.
+    if has_failed or _has_timed_out(flow_run):
+        # Prefect's engine reports these; a run that timed out would be Cancelled first.
         return
     # A second Ctrl-C cancels the task as well, with the commands that it was stopping.
     state = cancelled_state() if task.cancelled() else task.result()

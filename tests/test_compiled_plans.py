@@ -15,8 +15,9 @@ from prefect import flow, get_client, tags
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterTags
 from prefect.client.schemas.objects import FlowRun
 from prefect.flow_engine import run_flow, run_flow_async
+from prefect.runtime import flow_run
 from prefect.settings import PREFECT_DEFAULT_RESULT_STORAGE_BLOCK, temporary_settings
-from prefect.states import AwaitingRetry
+from prefect.states import AwaitingRetry, Cancelled
 from running import soon
 from stopped import count_ready
 
@@ -33,6 +34,7 @@ from cloudops_prefect import (
     run_command,
     run_plan,
 )
+from cloudops_prefect.compilation import run_with_services
 from cloudops_prefect.flows import compile_command
 from cloudops_prefect.plan_run import PLAN_CANCELLED
 
@@ -125,6 +127,25 @@ async def test_who_interrupts_it_has_cancelled_it(api, config, interrupted, kind
     assert (second.status, second.error) == (ExecutionStatus.CANCELLED, PLAN_CANCELLED)
 
 
+async def test_what_is_interrupted_as_it_begins_is_cancelled(api):
+    runs = []
+
+    async def run(services):
+        await services.control(runs[0]).until_cancelled()
+        return Cancelled()
+
+    @flow
+    async def interrupted():
+        runs.append(UUID(flow_run.id))
+        asyncio.current_task().cancel()
+        return await run_with_services(run)
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(asyncio.create_task(interrupted()), return_exceptions=True)
+    async with get_client() as client:
+        assert (await client.read_flow_run(runs[0])).state_name == "Cancelled"
+
+
 async def test_a_command_that_is_interrupted_is_cancelled(api, config, monkeypatch):
     monkeypatch.setenv("CLOUDOPS_LOG_DIR", str(config.log_dir))
     request = shell("echo ready; sleep 60")
@@ -140,6 +161,9 @@ async def test_prefects_timeout_of_the_flow_stays_one(api, config):
         await compile_plan(plan, config).with_options(timeout_seconds=1)()
     (run,) = await runs_of(plan)
     assert run.state_name == "TimedOut"
+    async with get_client() as client:
+        states = await client.read_flow_run_states(run.id)
+    assert [state.name for state in states if state.is_final()] == ["TimedOut"]
 
 
 async def test_it_asks_for_no_default_storage_of_results(api, config):
