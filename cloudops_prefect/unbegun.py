@@ -39,7 +39,7 @@ def tell_cancellation_at_exit() -> None:
 
 
 def has_begun() -> None:
-    """Leaves the run's end to the flow."""
+    """Leave the run's end to the flow; the process's exit would wait for an API that is away."""
     atexit.unregister(_tell_cancellation)
 
 
