@@ -81,7 +81,7 @@ def _pending(left: _Left, config: ExecutionConfig) -> PendingResult:
     def load() -> ExecutionResult:
         return _with_output(record.result, left.start, config)
 
-    return PendingResult(record.flow_run_id, record.index, record.attempt, load)
+    return PendingResult(record, load)
 
 
 def _with_output(

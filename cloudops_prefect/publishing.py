@@ -20,6 +20,7 @@ from cloudops_prefect.delivery import deliver, halves
 from cloudops_prefect.errors import ExecutionIOError
 from cloudops_prefect.output_feed import RECORD_BYTES, in_pieces
 from cloudops_prefect.records import ResultRecord, to_artifact
+from cloudops_prefect.unforeseen_errors import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -44,21 +45,28 @@ logger = logging.getLogger("cloudops_prefect.publishing")
 
 @dataclass(slots=True)
 class PendingResult:
-    """A result on its way to the API; its output is loaded when its turn comes, not before."""
+    """A result on its way to the API; its output is loaded when its turn comes, not before.
 
-    flow_run_id: UUID
-    index: int
-    attempt: int
+    Attributes:
+        bare: The record without the output.
+        load: Returns the result with it.
+    """
+
+    bare: ResultRecord
     load: Callable[[], ExecutionResult]
 
+    @property
+    def flow_run_id(self) -> UUID:
+        """The run that it is a result of."""
+        return self.bare.flow_run_id
+
     def record(self) -> ResultRecord:
-        """Returns the record to be sent."""
-        return ResultRecord(
-            flow_run_id=self.flow_run_id,
-            index=self.index,
-            attempt=self.attempt,
-            result=self.load(),
-        )
+        """Return the record to be sent, without the output if that can't be loaded."""
+        try:
+            return self.bare.model_copy(update={"result": self.load()})
+        except Exception as error:
+            logger.exception("The output of a result of run %s can't be read", self.flow_run_id)
+            return without_output(self.bare, error)
 
 
 @dataclass(slots=True)
@@ -102,6 +110,7 @@ class Publisher:
         self.record_bytes = min(longest, RECORD_BYTES)
         self._client = client
         self._outboxes: dict[UUID, Outbox] = {}
+        self._complaints: dict[UUID, str] = {}
         self._woken = anyio.Event()
         self._ticked = anyio.Event()
 
@@ -113,11 +122,14 @@ class Publisher:
         """Queues a command's result."""
         self._outbox(result.flow_run_id).results.append(result)
 
-    async def flush(self, flow_run_id: UUID) -> None:
-        """Waits until the API has everything of the commands of a run that have ended.
+    async def flush(self, flow_run_id: UUID) -> str | None:
+        """Wait until the API has everything of the commands of a run that have ended.
 
         Results are waited for however long the API does not answer; output of which no result is
         waited for is given up after `OUTPUT_TIMEOUT_SECONDS` seconds.
+
+        Returns:
+            Why something could not be sent; None if all was.
         """
         if (outbox := self._outboxes.get(flow_run_id)) is not None:
             outbox.awaited = True
@@ -128,6 +140,20 @@ class Publisher:
             if patience.cancelled_caught and not outbox.results:
                 logger.warning("The API doesn't answer: output of run %s is not sent", flow_run_id)
                 outbox.give_up_output()
+        return self._complaints.pop(flow_run_id, None)
+
+    def give_up(self, error: BaseException) -> None:
+        """Drop what there is, when `run` has failed: nobody is to wait for it."""
+        for flow_run_id in [*self._outboxes]:
+            self._drop(flow_run_id, error)
+        self._tick()
+
+    def _drop(self, flow_run_id: UUID, error: BaseException) -> None:
+        outbox = self._outboxes.pop(flow_run_id)
+        if outbox.feeds or outbox.results:
+            what = f"{len(outbox.results)} results and output of {len(outbox.feeds)} commands"
+            self._complaints[flow_run_id] = f"{what} could not be sent: {reason_of(error)}"
+        outbox.give_up_output()
 
     async def run(self) -> None:
         """Send what there is of a run every `UPLOAD_INTERVAL_SECONDS`, at once what is awaited."""
@@ -136,11 +162,12 @@ class Publisher:
             for flow_run_id, outbox in [*self._outboxes.items()]:
                 try:
                     await self._send_due(outbox)
-                except Exception:
+                except Exception as error:
                     logger.exception("What run %s has left can't be sent", flow_run_id)
-                    outbox.feeds, outbox.results = [], []
-                if not outbox.feeds and not outbox.results:
-                    del self._outboxes[flow_run_id]
+                    self._drop(flow_run_id, error)
+                else:
+                    if not outbox.feeds and not outbox.results:
+                        del self._outboxes[flow_run_id]
             self._tick()
 
     def _outbox(self, flow_run_id: UUID) -> Outbox:
@@ -172,7 +199,12 @@ class Publisher:
         outbox.awaited = False
         # Who reads a command's result may rely on its output being there.
         ended = len(outbox.results)
-        await self._send_output([feed for feed in outbox.feeds if is_due or feed.ended])
+        feeds = [feed for feed in outbox.feeds if is_due or feed.ended]
+        try:
+            await self._send_output(feeds)
+        except Exception as error:
+            logger.exception("Output can't be sent")
+            self._give_up_feeds(feeds, error)
         outbox.feeds = [feed for feed in outbox.feeds if not feed.drained]
         await self.send_results(outbox.results, ended)
 
@@ -183,7 +215,16 @@ class Publisher:
                 await _read_on(feed, batch)
             except ExecutionIOError as error:
                 await batch.add(feed.unreadable(error))
+            except Exception as error:
+                logger.exception("Output can't be read: %s", feed.path)
+                self._give_up_feeds([feed], error)
         await batch.send()
+
+    def _give_up_feeds(self, feeds: list[OutputFeed], error: BaseException) -> None:
+        for feed in feeds:
+            feed.drained = True
+            complaint = f"output could not be sent: {reason_of(error)}"
+            self._complaints[feed.flow_run_id] = complaint
 
     async def _send_logs(self, records: list[LogCreate]) -> None:
         await deliver(self._create_logs, records, _shorter)
@@ -198,9 +239,19 @@ class Publisher:
                 size += len(record.result.stdout) + len(record.result.stderr)
                 if size > RESULTS_BYTES:
                     break
-            await deliver(self._create_artifact, records, _smaller)
+            await self._send_records(records)
             del pending[: len(records)]
             count -= len(records)
+
+    async def _send_records(self, records: list[ResultRecord]) -> None:
+        """Send results; of those that can't be sent as they are, all but the output."""
+        try:
+            await deliver(self._create_artifact, records, _smaller)
+        except Exception as error:
+            logger.exception("Results of run %s can't be sent", records[0].flow_run_id)
+            bare = [without_output(record, error) for record in records]
+            for record in bare:
+                await deliver(self._create_artifact, [record])
 
     async def _create_logs(self, records: list[LogCreate]) -> None:
         await self._client.create_logs(records)
@@ -212,6 +263,14 @@ class Publisher:
         # The client's method for it emits an event too, which costs more than the artifact.
         await self._client.request("POST", "/artifacts/", json=document)
         self._tick()
+
+
+def without_output(record: ResultRecord, error: BaseException) -> ResultRecord:
+    """Return a record of a result whose output can't be stored; the result says so."""
+    lost = {"stdout": "", "stderr": "", "stdout_truncated": True, "stderr_truncated": True}
+    note = f"its output could not be stored: {reason_of(error)}"
+    result = record.result.with_note(note).model_copy(update=lost)
+    return record.model_copy(update={"result": result})
 
 
 class LogBatch:

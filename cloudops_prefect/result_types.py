@@ -80,6 +80,24 @@ class ExecutionResult(FrozenModel):
             error=reason,
         )
 
+    @classmethod
+    def failed(cls, request: "ExecutionRequest", execution_id: UUID, reason: str) -> Self:
+        """Build the result of a command of which nothing else is known: failed, exit code -1."""
+        now = _now()
+        return cls(
+            id=request.id,
+            execution_id=execution_id,
+            status=ExecutionStatus.FAILED,
+            exit_code=-1,
+            error=reason,
+            started_at=now,
+            completed_at=now,
+        )
+
+    def with_note(self, note: str) -> Self:
+        """Return the result with a note at the end of its error."""
+        return self.model_copy(update={"error": f"{self.error}; {note}" if self.error else note})
+
     @property
     def succeeded(self) -> bool:
         """Whether the command completed."""

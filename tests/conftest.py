@@ -2,15 +2,18 @@ import os
 import pwd
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import certifi
 import pytest
 from hypothesis import settings
 from servers import PrefectServer, send_what_is_queued
+
+from cloudops_prefect.unicode_text import valid_text
 
 pytest_plugins = ["skips"]
 
@@ -49,6 +52,20 @@ LONGEST = (
     "test_ui",
 )
 """The files that take longest, which begin first, so that none of them ends alone."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """Replace what is not UTF-8: pytest-xdist passes nothing else between its processes."""
+    return _valid((yield))
+
+
+def _valid(data: Any) -> Any:
+    if isinstance(data, str):
+        return valid_text(data)
+    if isinstance(data, dict):
+        return {_valid(key): _valid(value) for key, value in data.items()}
+    return [*map(_valid, data)] if isinstance(data, list | tuple) else data
 
 
 def pytest_report_header() -> str:

@@ -5,6 +5,7 @@ import json
 import time
 import zlib
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from threading import Semaphore
 from uuid import uuid4
@@ -22,7 +23,7 @@ from cloudops_prefect.models import ExecutionResult, ExecutionStatus
 from cloudops_prefect.output import OutputLog, OutputReader
 from cloudops_prefect.output_feed import OutputFeed
 from cloudops_prefect.publishing import PendingResult, Publisher
-from cloudops_prefect.records import from_artifact, to_artifact
+from cloudops_prefect.records import ResultRecord, from_artifact, to_artifact
 
 pytestmark = pytest.mark.anyio
 MIB = 1024 * 1024
@@ -67,7 +68,8 @@ def result_of(flow_run_id, stdout="") -> PendingResult:
         stdout=stdout,
         duration=timedelta(seconds=1),
     )
-    return PendingResult(flow_run_id, 0, 1, lambda: result)
+    record = ResultRecord(flow_run_id=flow_run_id, index=0, attempt=1, result=result)
+    return PendingResult(record, lambda: result)
 
 
 def results_in(api) -> list[ExecutionResult]:
@@ -300,11 +302,17 @@ async def test_a_log_that_cannot_be_read_is_nobody_elses_trouble(
     assert text == "other"
 
 
-async def test_a_result_that_cannot_be_loaded_is_nobody_elses_trouble(api, publisher, caplog):
+async def test_a_result_that_cannot_be_loaded_is_stored_without_its_output(api, publisher, caplog):
     broken, other = uuid4(), uuid4()
-    publisher.add_result(PendingResult(broken, 0, 1, lambda: 1 // 0))
+    publisher.add_result(replace(result_of(broken), load=lambda: 1 // 0))
     publisher.add_result(result_of(other))
     await publisher.flush(broken)
     await publisher.flush(other)
-    assert [one.execution_id for one in results_in(api)] == [other]
+    results = {one.execution_id: one for one in results_in(api)}
+    assert results[other].error is None
+    assert (results[broken].status, results[broken].exit_code) == ("completed", 3)
+    assert (
+        "output could not be stored: unforeseen error: ZeroDivisionError" in results[broken].error
+    )
+    assert results[broken].stdout_truncated
     assert str(broken) in caplog.text
