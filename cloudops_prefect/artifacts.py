@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
 
 from cloudops_prefect.delivery import until_delivered
 from cloudops_prefect.naming import shown_description, shown_name
+from cloudops_prefect.unforeseen_errors import is_unforeseen
 from cloudops_prefect.unicode_text import path_text
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ PROGRESS_INTERVAL_SECONDS = 1.0
 """Seconds between two updates of the progress."""
 UPDATE_TIMEOUT_SECONDS = 20.0
 """Seconds for which an answer is waited for whatever happens."""
+
+logger = logging.getLogger("cloudops_prefect.artifacts")
 
 
 class PlanProgress:
@@ -52,9 +56,15 @@ class PlanProgress:
 
     async def _follow(self) -> None:
         # A plan that is over sooner has no use for an artifact that says that nothing has ended.
-        while True:
-            await anyio.sleep(PROGRESS_INTERVAL_SECONDS)
-            await self.show()
+        try:
+            while True:
+                await anyio.sleep(PROGRESS_INTERVAL_SECONDS)
+                await self.show()
+        except BaseException as error:
+            # The commands go on; the last `show` fails again, and that is told.
+            if not is_unforeseen(error):
+                raise
+            logger.exception("The progress can't be shown")
 
     async def show(self) -> None:
         """Shows where the plan has come to."""

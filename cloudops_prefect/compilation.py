@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -16,6 +18,7 @@ from prefect.events.related import related_resources_from_run_context
 from prefect.settings import get_current_settings
 from prefect.states import Failed, Suspended
 
+from cloudops_prefect.api_errors import api_complaint
 from cloudops_prefect.artifacts import PlanProgress, results_table
 from cloudops_prefect.called_flows import CompiledFlow
 from cloudops_prefect.control import sigterm
@@ -37,12 +40,18 @@ from cloudops_prefect.presenting import present
 from cloudops_prefect.records import read_results
 from cloudops_prefect.run_origin import run_directory
 from cloudops_prefect.services import current_services, open_here
-from cloudops_prefect.states import cancelled_state, command_state_of, plan_state_of
+from cloudops_prefect.states import (
+    cancelled_state,
+    command_state_of,
+    plan_state_of,
+    unforeseen_state,
+)
 from cloudops_prefect.unbegun import has_begun
+from cloudops_prefect.unforeseen_errors import is_unforeseen, reason_of
 from cloudops_prefect.unrecorded import completed_without_record
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping, Sequence
 
     from prefect import Flow
     from prefect.client.schemas.objects import FlowRun, State
@@ -50,6 +59,8 @@ if TYPE_CHECKING:
     from cloudops_prefect.config import ExecutionConfig
     from cloudops_prefect.models import ExecutionResult
     from cloudops_prefect.services import Services
+
+logger = logging.getLogger("cloudops_prefect.compilation")
 
 
 def flow_options() -> dict[str, Any]:
@@ -108,25 +119,38 @@ async def _run(
         except ValidationError as error:
             return refused(error, item, services.config)
 
-    return await run_with_services(run, config)
+    return await run_with_services(run, item, config)
 
 
 async def run_with_services(
-    run: Callable[[Services], Awaitable[State[Any]]], config: ExecutionConfig | None = None
+    run: Callable[[Services], Awaitable[State[Any]]],
+    item: ExecutionPlan | ExecutionRequest,
+    config: ExecutionConfig | None = None,
 ) -> State[Any]:
     """Run what a flow does, and cancel the run if its caller is interrupted, as by Ctrl-C.
 
     Prefect's engine calls a run crashed whose asyncio task is cancelled, and leaves its commands
     no time to stop. So the run has a task of its own; the caller's goes on once the API knows that
     the run was cancelled, and Prefect leaves a final state as it is.
+
+    Any other error that is raised becomes the state in which the run ends.
     """
     flow_run = current_flow_run()
     opened: list[Services] = []
 
     async def run_and_remember_services() -> State[Any]:
-        async with current_services(config) as services:
-            opened.append(services)
-            return await run(services)
+        state: State[Any] | None = None
+        try:
+            async with current_services(config) as services:
+                opened.append(services)
+                state = await run(services)
+        except BaseException as error:
+            if not is_unforeseen(error):
+                raise
+            logger.exception("Run %s could not go on", flow_run.id)
+            # How it has ended is known, whatever becomes of the services.
+            state = state or unforeseen_state(_shown_reason(error, item, config))
+        return state
 
     # An engine cancels its runs itself, and a worker sends a signal.
     if open_here() is not None or not _is_awaited(flow_run):
@@ -175,6 +199,17 @@ def _has_timed_out(flow_run: FlowRun) -> bool:
     return (datetime.now(UTC) - began).total_seconds() >= context.flow.timeout_seconds
 
 
+def _shown_reason(
+    error: BaseException, item: ExecutionPlan | ExecutionRequest, config: ExecutionConfig | None
+) -> str:
+    complaint = api_complaint(error) if isinstance(error, Exception) else None
+    return shown_text(complaint or reason_of(error), _requests_of(item), config)
+
+
+def _requests_of(item: ExecutionPlan | ExecutionRequest) -> list[ExecutionRequest]:
+    return item.commands if isinstance(item, ExecutionPlan) else [item]
+
+
 def refused(
     error: ValidationError, item: ExecutionPlan | ExecutionRequest, config: ExecutionConfig
 ) -> State[Any]:
@@ -182,8 +217,7 @@ def refused(
 
     The message has no secrets.
     """
-    requests = item.commands if isinstance(item, ExecutionPlan) else [item]
-    message = shown_text(str(error), requests, config)
+    message = shown_text(str(error), _requests_of(item), config)
     if error.hint:
         is_on_worker = current_flow_run().work_pool_name is not None
         where = " in the environment of the worker" if is_on_worker else ""
@@ -195,30 +229,35 @@ async def run_plan_here(plan: ExecutionPlan, wiring: Wiring) -> State[Any]:
     """Runs a plan in the flow run that calls this; returns the state in which that is to end."""
     async with current_services() as services:
         plan.validate(services.config)
-        started = datetime.now(UTC)
         run = await _prepare(wiring, services, env_from=plan.env_from)
-        progress = PlanProgress(services.client, run.flow_run_id, run.results, len(plan.commands))
-        with _under_control(run, services):
-            async with progress.followed():
-                await run.run()
-            if run.suspended:
-                return await _suspend(run, services)
-            table = results_table(plan, run.flow_run_id, run.in_order(), services.config)
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(progress.show)
-                tasks.start_soon(until_delivered, partial(services.client.create_artifact, table))
-                tasks.start_soon(_deliver, run, services)
-        awaited = _is_awaited(current_flow_run())
-        results = zip(run.in_order(with_output=awaited), plan.commands, strict=True)
-        result = PlanExecutionResult.of(
-            plan,
-            run.flow_run_id,
-            [with_name(one, request, services.config) for one, request in results],
-            total_duration=datetime.now(UTC) - started,
-            cancelled=run.control.cancelled,
-        )
-        run.final_state = plan_state_of(result, awaited=awaited)
-    return run.final_state
+        return await _ended(run, services, partial(_run_plan, plan, run, services))
+
+
+async def _run_plan(plan: ExecutionPlan, run: PlanRun, services: Services) -> State[Any]:
+    started = datetime.now(UTC)
+    progress = PlanProgress(services.client, run.flow_run_id, run.results, len(plan.commands))
+
+    async def show_results() -> None:
+        table = results_table(plan, run.flow_run_id, run.in_order(), services.config)
+        await until_delivered(partial(services.client.create_artifact, table))
+
+    with _under_control(run, services):
+        async with progress.followed():
+            await run.run()
+        if run.suspended:
+            return await _suspend(run, services)
+        artifacts = {"the progress artifact": progress.show, "the table artifact": show_results}
+        await _deliver(run, services, artifacts)
+    awaited = _is_awaited(current_flow_run())
+    results = zip(run.in_order(with_output=awaited), plan.commands, strict=True)
+    result = PlanExecutionResult.of(
+        plan,
+        run.flow_run_id,
+        [with_name(one, request, services.config) for one, request in results],
+        total_duration=datetime.now(UTC) - started,
+        cancelled=run.control.cancelled,
+    )
+    return plan_state_of(result, awaited=awaited, note=run.note)
 
 
 async def run_command_here(request: ExecutionRequest) -> State[Any]:
@@ -226,23 +265,64 @@ async def run_command_here(request: ExecutionRequest) -> State[Any]:
     async with current_services() as services:
         request.validate(services.config)
         run = await _prepare(Wiring.of_request(request), services, single=True)
-        with _under_control(run, services):
-            await run.run()
-            if run.suspended:
-                return await _suspend(run, services)
-            await _deliver(run, services)
-        (ended,) = run.in_order(with_output=_is_awaited(current_flow_run()))
-        result = with_name(ended, request, services.config)
-        timeout_ms = request.effective_timeout_ms(services.config)
-        run.final_state = command_state_of(result, timeout_ms)
-    return run.final_state
+        return await _ended(run, services, partial(_run_command, request, run, services))
 
 
-async def _deliver(run: PlanRun, services: Services) -> None:
-    """Wait until the API has the output, the results and the states of the commands that ended."""
+async def _run_command(request: ExecutionRequest, run: PlanRun, services: Services) -> State[Any]:
+    with _under_control(run, services):
+        await run.run()
+        if run.suspended:
+            return await _suspend(run, services)
+        await _deliver(run, services)
+    (ended,) = run.in_order(with_output=_is_awaited(current_flow_run()))
+    result = with_name(ended, request, services.config)
+    return command_state_of(result, request.effective_timeout_ms(services.config), run.note)
+
+
+async def _ended(
+    run: PlanRun, services: Services, go: Callable[[], Awaitable[State[Any]]]
+) -> State[Any]:
+    """Return the state in which a run is to end, also if something unforeseen ends it."""
+    try:
+        state = await go()
+    except BaseException as error:
+        if not is_unforeseen(error):
+            raise
+        reason = await run.end_all_despite(error)
+        await _deliver(run, services)
+        state = unforeseen_state(reason)
+    if state.is_final():
+        run.final_state = state
+    return state
+
+
+async def _deliver(
+    run: PlanRun,
+    services: Services,
+    artifacts: Mapping[str, Callable[[], Awaitable[object]]] = MappingProxyType({}),
+) -> None:
+    """Wait until the API has the output, the results and the states of the commands that ended.
+
+    Args:
+        run: The run; what can't be delivered is noted in it.
+        services: What delivers it.
+        artifacts: Functions that deliver something besides, by what they deliver.
+    """
+
+    async def deliver(what: str, function: Callable[[], Awaitable[object]]) -> None:
+        with run.noting_errors(what):
+            await function()
+
+    async def deliver_results() -> None:
+        if (complaint := await services.publisher.flush(run.flow_run_id)) is not None:
+            run.add_note(complaint)
+
+    until_sent = partial(services.task_runs.until_sent, run.flow_run_id)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(services.publisher.flush, run.flow_run_id)
-        tasks.start_soon(services.task_runs.until_sent, run.flow_run_id)
+        for what, function in artifacts.items():
+            tasks.start_soon(deliver, what, function)
+        tasks.start_soon(deliver, "the results", deliver_results)
+        tasks.start_soon(deliver, "the states of the commands", until_sent)
 
 
 async def _suspend(run: PlanRun, services: Services) -> State[Any]:

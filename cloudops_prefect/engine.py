@@ -347,7 +347,6 @@ class ExecutionEngine:
         # Runs of earlier versions have no directory.
         labels = here.labels() if origin.directory is None else {}
         flow_run = await self._ask(local_runs.reopen_run, flow_run_id, labels)
-        self._runtime.remember(Work(item), flow_run)
         await self._drive(Work(item), flow_run)
         return flow_run_id
 
@@ -359,10 +358,11 @@ class ExecutionEngine:
         if self._deployments is not None:
             return await self._dispatch(self._deployments, work, idempotency_key)
         flow_run, is_new = await self._ask(local_runs.create_run, work, idempotency_key)
-        self._runtime.remember(work, flow_run)
         # Whoever has created it runs it.
         if is_new:
             await self._drive(work, flow_run)
+        else:
+            self._runtime.remember(work, flow_run)
         return flow_run.id
 
     async def _dispatch(
@@ -375,7 +375,12 @@ class ExecutionEngine:
         return flow_run.id
 
     async def _drive(self, work: Work, flow_run: FlowRun) -> None:
-        await self._runtime.drive(work, flow_run)
+        try:
+            self._runtime.remember(work, flow_run)
+            await self._runtime.drive(work, flow_run)
+        except Exception as error:
+            await self._ask(local_runs.end_despite, work, flow_run.id, error)
+            raise
         self._follow(flow_run.id)
 
     def _follow(self, flow_run_id: UUID, *, elsewhere: bool = False) -> None:

@@ -7,6 +7,7 @@ itself and drops those that it can't send while the API is away; here they wait 
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import threading
 from contextlib import contextmanager, suppress
@@ -23,9 +24,11 @@ from prefect.events.worker import (
     emit_events_to_cloud,
 )
 from prefect.settings import get_current_settings
+from pydantic_core import PydanticSerializationError
 
 from cloudops_prefect.delivery import deliver
 from cloudops_prefect.prefect_internals import events_client_override
+from cloudops_prefect.unicode_text import valid_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -77,13 +80,17 @@ class EventSender:
         Raises:
             RuntimeError: The event loop of this sender is closed.
         """
-        queued = SentEvent(event.model_dump_json().encode(), _ended_task_run(event))
+        queued = SentEvent(_json_of(event), _ended_task_run(event))
         self._loop.call_soon_threadsafe(self.add_again, queued)
 
     def add_again(self, event: SentEvent) -> None:
         """Queue an event that has been sent before, from the event loop of this sender."""
         self._queue.append(event)
         self._woken.set()
+
+    def give_up(self, error: BaseException) -> None:  # noqa: ARG002 (that `run` has failed is enough)
+        """Drop what is queued, when `run` has failed: the ledger sets the states without events."""
+        self._queue.clear()
 
     def hurry(self) -> None:
         """Send what is queued at once."""
@@ -105,7 +112,10 @@ class EventSender:
     async def aclose(self) -> None:
         """Send what is left once `run` has ended, for at most `CLOSE_TIMEOUT_SECONDS`."""
         with anyio.move_on_after(CLOSE_TIMEOUT_SECONDS, shield=True):
-            await self._send_all()
+            try:
+                await self._send_all()
+            except Exception:
+                logger.exception("Events could not be sent")
 
     async def _send_all(self) -> None:
         # Events that arrive meanwhile wait for the next turn, or each would be sent by itself.
@@ -133,6 +143,15 @@ class EventSender:
         body = b"[" + b",".join(events) + b"]"
         headers = {"Content-Type": "application/json"}
         await self._client.request("POST", "/events", content=body, headers=headers)
+
+
+def _json_of(event: Event) -> bytes:
+    try:
+        return event.model_dump_json().encode()
+    except PydanticSerializationError:
+        # The message of an exception has bytes of a file name that is not UTF-8.
+        text = json.dumps(event.model_dump(mode="json"), ensure_ascii=False)
+        return valid_text(text).encode()
 
 
 def _ended_task_run(event: Event) -> UUID | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +20,6 @@ from cloudops_prefect.commands import (
 from cloudops_prefect.errors import (
     CommandFailedError,
     ExecutionCancelledError,
-    ExecutionError,
     ExecutionIOError,
     ExecutionTimeoutError,
     InvalidWorkingDirError,
@@ -30,6 +30,7 @@ from cloudops_prefect.models import ExecutionResult, ExecutionStatus, ScriptComm
 from cloudops_prefect.output import OutputLog
 from cloudops_prefect.process import ProcessOutcome, StopRequest, run_process
 from cloudops_prefect.shown import redactor_for
+from cloudops_prefect.unforeseen_errors import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -145,13 +146,14 @@ class CommandExecution:
         if self.background is not None:
             self.background.kill()
 
-    def fail(self, error: Exception, started: datetime | None = None) -> ExecutionResult:
+    def fail(self, error: BaseException, started: datetime | None = None) -> ExecutionResult:
         """Ends an execution that goes no further as failed, with exit code -1."""
         if self.log is not None:
-            self.log.close()
-        reason = str(error) if isinstance(error, ExecutionError) else f"unforeseen: {error!r}"
+            with suppress(OSError):
+                self.log.close()
         ended = datetime.now(UTC)
         status = ExecutionStatus.FAILED
+        reason = reason_of(error)
         self.result = self._result(status, NOT_STARTED, reason, started or ended, ended)
         return self.result
 

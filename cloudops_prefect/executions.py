@@ -48,7 +48,10 @@ async def find_execution(services: Services, wanted: UUID, known: UUID | None) -
         known: The newest execution of that id that the engine has started, None if it knows none.
     """
     execution = await history.find(services.client, wanted, known)
-    if await tell_crash(services.client, services.config, execution.flow_run):
+    unreported = execution.flow_run.id in services.unreported
+    if unreported:
+        await local_runs.report_again(services, execution.flow_run.id)
+    if unreported or await tell_crash(services.client, services.config, execution.flow_run):
         execution = await history.find(services.client, wanted, known)
     deployed_runs.look_after(services, execution.flow_run)
     return execution

@@ -61,7 +61,7 @@ async def run_plan(plan: ExecutionPlan) -> Any:
         plan: The commands, and the order in which they run.
     """
     await _heed_other_processes()
-    return await _under_signals(partial(_run_plan, plan=plan))
+    return await _under_signals(partial(_run_plan, plan=plan), plan)
 
 
 async def _run_plan(services: Services, plan: ExecutionPlan) -> State[Any]:
@@ -90,7 +90,7 @@ async def run_command(request: ExecutionRequest) -> Any:
         request: The command, and how to run it.
     """
     await _heed_other_processes()
-    return await _under_signals(partial(_run_command, request=request))
+    return await _under_signals(partial(_run_command, request=request), request)
 
 
 async def _run_command(services: Services, request: ExecutionRequest) -> State[Any]:
@@ -104,12 +104,14 @@ async def _run_command(services: Services, request: ExecutionRequest) -> State[A
         return refused(error, request, services.config)
 
 
-async def _under_signals(run: Callable[[Services], Awaitable[State[Any]]]) -> State[Any]:
+async def _under_signals(
+    run: Callable[[Services], Awaitable[State[Any]]], item: ExecutionPlan | ExecutionRequest
+) -> State[Any]:
     async def run_until_sigterm(services: Services) -> State[Any]:
         with sigterm.cancels(services.control(current_flow_run().id)):
             return await run(services)
 
-    return await run_with_services(run_until_sigterm)
+    return await run_with_services(run_until_sigterm, item)
 
 
 async def _tell(services: Services, item: T) -> T:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from prefect.client.schemas.filters import (
     FlowFilter,
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import PrefectClient
     from prefect.client.schemas.objects import FlowRun
 
+T = TypeVar("T", ExecutionResult, PlanExecutionResult)
 RUN_PAGE_SIZE = 200
 
 
@@ -227,7 +228,7 @@ async def read_result(client: PrefectClient, execution: Execution) -> ExecutionR
         ExecutionNotCompletedError: if it has not ended.
     """
     if execution.index is None and execution.plan is not None:
-        return (await read_plan_result(client, execution)).as_result()
+        return _explained(execution, (await read_plan_result(client, execution)).as_result())
     result = await _read_command_result(client, execution)
     request = execution.request
     return result if request is None else with_name(result, request)
@@ -236,13 +237,29 @@ async def read_result(client: PrefectClient, execution: Execution) -> ExecutionR
 async def _read_command_result(client: PrefectClient, execution: Execution) -> ExecutionResult:
     result = await _recorded(client, execution)
     status = status_of(execution.flow_run.state)
-    if result is not None and (execution.index is not None or status.is_final):
+    if result is not None and execution.index is not None:
         return result
+    if result is not None and status.is_final:
+        failed_late = result.succeeded and status is ExecutionStatus.FAILED
+        return _explained(execution, _as_failed(result)) if failed_late else result
     if not status.is_final:
         raise ExecutionNotCompletedError(execution.id, status)
     if execution.index is not None:
         return await _unrecorded(client, execution, execution.index)
     return _without_record(execution, status)
+
+
+def _as_failed(result: T) -> T:
+    """Return a result as one of a run that failed, or died, when its commands had completed."""
+    return result.model_copy(update={"status": ExecutionStatus.FAILED})
+
+
+def _explained(execution: Execution, result: ExecutionResult) -> ExecutionResult:
+    """Return a run's result with the reason of its state, where no command tells another."""
+    if result.error or result.succeeded:
+        return result
+    why = error_of_state(execution.flow_run.state)
+    return result.with_note(why) if why else result
 
 
 async def _recorded(client: PrefectClient, execution: Execution) -> ExecutionResult | None:
@@ -288,13 +305,15 @@ async def read_plan_result(client: PrefectClient, execution: Execution) -> PlanE
     results |= await unrecorded_results(
         client, flow_run, plan.commands, [index for index in indices if index not in results]
     )
-    return PlanExecutionResult.of(
+    result = PlanExecutionResult.of(
         plan,
         flow_run.id,
         [with_name(results[index], request) for index, request in enumerate(plan.commands)],
         total_duration=flow_run.total_run_time,
         cancelled=status is ExecutionStatus.CANCELLED,
     )
+    all_completed = result.status is ExecutionStatus.COMPLETED
+    return _as_failed(result) if all_completed and status is ExecutionStatus.FAILED else result
 
 
 def due(since: datetime | None = None) -> FlowRunFilterExpectedStartTime:

@@ -15,16 +15,16 @@ import anyio
 from prefect.client.schemas.objects import StateDetails
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 from prefect.flow_engine import run_flow_async
-from prefect.states import Crashed, Pending
+from prefect.states import Pending
 
 from cloudops_prefect.api_errors import api_complaint
 from cloudops_prefect.crashes import shows_that_it_lives
 from cloudops_prefect.delivery import until_delivered
-from cloudops_prefect.errors import ExecutionIOError
 from cloudops_prefect.models import ExecutionPlan
-from cloudops_prefect.naming import LOCAL
-from cloudops_prefect.states import cancelled_state
-from cloudops_prefect.unheard import unless_unheard
+from cloudops_prefect.naming import LOCAL, shown_text
+from cloudops_prefect.states import cancelled_state, status_of, unforeseen_state
+from cloudops_prefect.unforeseen_errors import is_unforeseen, reason_of
+from cloudops_prefect.unheard import given_up, unless_unheard
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping
@@ -103,15 +103,48 @@ async def drive(services: Services, work: Work, flow_run: FlowRun) -> None:
         with shows_that_it_lives(flow_run.id, flow_run.run_count + 1, services.config):
             async with unless_unheard(services.client, flow_run.id, control):
                 await _run_and_report_end(services, work, flow_run, control)
-    except ExecutionIOError as error:
-        # Its sign of life is left, so that the next engine of this machine tells its end.
-        services.task_runs.forget(flow_run.id)
-        logger.warning("Run %s is left as it is: %s", flow_run.id, error)
+    except BaseException as error:
+        if not is_unforeseen(error):
+            raise
+        # Its sign of life is left, so that the next engine of this machine reports its end.
+        if flow_run.id in given_up:
+            services.task_runs.forget(flow_run.id)
+            logger.warning("Run %s is left as it is: %s", flow_run.id, error)
+        else:
+            await end_despite(services, work, flow_run.id, error)
     finally:
         services.driven.discard(flow_run.id)
         services.line.leave(flow_run.id)
         services.controls.pop(flow_run.id, None)
         services.runs.pop(flow_run.id, None)
+
+
+async def end_despite(
+    services: Services, work: Work, flow_run_id: UUID, error: BaseException
+) -> None:
+    """Report the end of a run around which something unforeseen was raised, unless it is known."""
+    logger.error("Run %s could not be brought to its end", flow_run_id, exc_info=error)
+    services.unreported[flow_run_id] = _state_despite(services, work, error)
+    try:
+        await report_again(services, flow_run_id)
+    except BaseException as again:
+        if not is_unforeseen(again):
+            raise
+        logger.exception("The end of run %s could not be reported", flow_run_id)
+
+
+async def report_again(services: Services, flow_run_id: UUID) -> None:
+    """Report the end of a run of this process if that could not be reported before."""
+    if (state := services.unreported.get(flow_run_id)) is None:
+        return
+    flow_run = await services.client.read_flow_run(flow_run_id)
+    if not status_of(flow_run.state).is_final:
+        await services.client.set_flow_run_state(flow_run_id, state, force=True)
+    services.unreported.pop(flow_run_id, None)
+
+
+def _state_despite(services: Services, work: Work, error: BaseException) -> State[Any]:
+    return unforeseen_state(shown_text(reason_of(error), work.requests, services.config))
 
 
 async def _run_and_report_end(
@@ -125,8 +158,10 @@ async def _run_and_report_end(
     try:
         async with _slot(services, work, flow_run.id, control):
             reported = None if control.cancelled else await _run_flow(services, work, flow_run)
-    except Exception as error:  # noqa: BLE001 (whatever it is, the run has to end)
-        missing = _state_after_error(services, flow_run.id, control, error)
+    except BaseException as error:
+        if not is_unforeseen(error):
+            raise
+        missing = _state_after_error(services, work, flow_run.id, control, error)
     else:
         has_ended = reported is not None and reported.is_final()
         missing = None if has_ended else cancelled_state()
@@ -136,7 +171,7 @@ async def _run_and_report_end(
 
 
 def _state_after_error(
-    services: Services, flow_run_id: UUID, control: RunControl, error: Exception
+    services: Services, work: Work, flow_run_id: UUID, control: RunControl, error: BaseException
 ) -> State[Any]:
     """Return the final state of a run whose engine raises an error, as when the API fails.
 
@@ -148,7 +183,7 @@ def _state_after_error(
     if run is None and control.cancelled:
         return cancelled_state()
     logger.error("Run %s could not be brought to its end", flow_run_id, exc_info=error)
-    return Crashed(message=f"the run could not be brought to its end: {error!r}")
+    return _state_despite(services, work, error)
 
 
 @asynccontextmanager
@@ -211,7 +246,10 @@ async def stop_all(services: Services) -> None:
         control.cancel()
     while services.driven:
         await anyio.sleep(ENDING_INTERVAL)
-    await services.task_runs.until_recorded()
+    try:
+        await services.task_runs.until_recorded()
+    except Exception:
+        logger.exception("The ends of task runs may be missing at the API")
 
 
 async def _local_deployment(client: PrefectClient, flow_name: str) -> UUID:

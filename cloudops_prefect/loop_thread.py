@@ -77,7 +77,7 @@ class LoopThread:
     def usable(self) -> bool:
         """Whether it runs or is about to: it could begin, and is no forked child's copy."""
         failed = self._ready.done() and self._ready.exception() is not None
-        return not failed and os.getpid() == self._owner
+        return not failed and os.getpid() == self._owner and self._thread.is_alive()
 
     async def call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         """Runs `function` in the thread, with the services as its first argument."""

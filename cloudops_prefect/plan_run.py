@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+import logging
+from contextlib import AsyncExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid5
 
@@ -11,18 +12,20 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import Pause
 from prefect.states import Completed
 
+from cloudops_prefect.errors import ExecutionError
 from cloudops_prefect.execution import CommandExecution
 from cloudops_prefect.left_results import leave_result
 from cloudops_prefect.models import ExecutionRequest, ExecutionResult, ExecutionStatus
-from cloudops_prefect.naming import shown_name
+from cloudops_prefect.naming import shown_name, shown_text
 from cloudops_prefect.publishing import PendingResult
 from cloudops_prefect.records import ResultRecord
 from cloudops_prefect.run_background import background_of_run
 from cloudops_prefect.states import state_of
 from cloudops_prefect.tasks import CommandRun, end_command_task, run_command_task
+from cloudops_prefect.unforeseen_errors import is_unforeseen, reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
     from pathlib import Path
 
     from prefect.client.schemas.objects import State, TaskRun
@@ -38,6 +41,10 @@ ENDED = {
     ExecutionStatus.TIMEOUT: "timed out",
     ExecutionStatus.CANCELLED: "was cancelled",
 }
+MOST_NOTES = 3
+"""How many unforeseen errors the message of a run's final state tells."""
+
+logger = logging.getLogger("cloudops_prefect.plan_run")
 
 
 def task_run_id(flow_run_id: UUID, attempt: int, index: int) -> UUID:
@@ -75,6 +82,8 @@ class PlanRun:
         services.runs[flow_run_id] = self
         self.results: dict[int, ExecutionResult] = {}
         self.final_state: State[Any] | None = None
+        self._task_runs: dict[int, TaskRun] = {}
+        self._notes: list[str] = []
         self._wiring = wiring
         self._services = services
         self._attempt = attempt
@@ -101,27 +110,31 @@ class PlanRun:
 
     async def _run_node(self, tasks: anyio.abc.TaskGroup, index: int) -> None:
         try:
-            self.results[index], task_run = await self._settle(index)
+            self.results[index] = await self._settle(index)
+            self._add_to_ledger(index)
         except Pause:
             # The next attempt at the run begins with this command.
             self.suspended = True
             return
-        if task_run is not None:
-            self._services.task_runs.add(task_run, routed=self.routed)
+        except BaseException as error:
+            if not is_unforeseen(error):
+                raise
+            await self._end_despite(index, error)
         for successor in self._wiring.successors[index]:
             self._waiting_for[successor] -= 1
             if self._waiting_for[successor] == 0:
                 tasks.start_soon(self._run_node, tasks, successor)
 
-    async def _settle(self, index: int) -> tuple[ExecutionResult, TaskRun | None]:
+    async def _settle(self, index: int) -> ExecutionResult:
         """Runs the command, or finds out why it doesn't run."""
         earlier = self._earlier.get(index)
         if earlier is not None and earlier.status is ExecutionStatus.COMPLETED:
             if earlier.execution_id == self._id(index):
                 # A run that was suspended and resumed goes on with the same attempt.
-                return earlier, None
+                return earlier
             state = Completed(name="Cached", message=IN_EARLIER_ATTEMPT, data=earlier)
-            return earlier, await self._record(index, state)
+            await self._record(index, state)
+            return earlier
         async with AsyncExitStack() as slots:
             obstacle = self._obstacle(index) or await self._wait_for_slots(index, slots)
             _raise_if_suspended()
@@ -129,7 +142,86 @@ class PlanRun:
                 return await self._run_command(index)
         result = ExecutionResult.not_run(self._request(index), self._execution_id(index), obstacle)
         self._publish(index, result, lambda: result)
-        return result, await self._record(index, state_of(result))
+        await self._record(index, state_of(result))
+        return result
+
+    def _add_to_ledger(self, index: int) -> None:
+        if (task_run := self._task_runs.get(index)) is not None:
+            self._services.task_runs.add(task_run, routed=self.routed)
+
+    async def _end_despite(self, index: int, error: BaseException) -> None:
+        """End a command for which something unforeseen was raised, so that the run goes on."""
+        reason = self._note(f"commands[{index}]", error)
+        await self._end_with(index, self._result_despite(index, error, reason))
+
+    async def end_all_despite(self, error: BaseException) -> str:
+        """End the commands that have no result when something unforeseen ends the run.
+
+        Returns:
+            What is to be said of the error.
+        """
+        reason = self._note("", error)
+        for index, request in enumerate(self._wiring.requests):
+            if index in self.executions and index not in self.results:
+                await self._end_with(index, self._result_despite(index, error, reason))
+            elif index not in self.results:
+                execution_id = self._execution_id(index)
+                result = ExecutionResult.not_run(request, execution_id, f"not run: {reason}")
+                await self._end_with(index, result)
+        return reason
+
+    async def _end_with(self, index: int, result: ExecutionResult) -> None:
+        self.results[index] = result
+        with self.noting_errors(f"the result of commands[{index}]"):
+            self._publish(index, result, lambda: result)
+        with self.noting_errors(f"the state of commands[{index}]"):
+            if index not in self._task_runs:
+                await self._record(index, state_of(result))
+            self._add_to_ledger(index)
+
+    def _result_despite(self, index: int, error: BaseException, reason: str) -> ExecutionResult:
+        """Return what is known of a command; how it ended counts, if it has."""
+        execution = self.executions.get(index) or self._prepare(index)
+        with suppress(Exception):
+            ended = execution.result
+            execution.result = ended.with_note(reason) if ended else execution.fail(error)
+            return execution.result_with_output()
+        execution.log = None
+        execution.result = result = ExecutionResult.failed(
+            execution.request, execution.execution_id, reason
+        )
+        execution.started_at = result.started_at
+        return result
+
+    @contextmanager
+    def noting_errors(self, what: str) -> Generator[None]:
+        """Let the run go on if something unforeseen is raised inside; its final state says so.
+
+        Args:
+            what: What is done inside, in the words of that message.
+        """
+        try:
+            yield
+        except BaseException as error:
+            if not is_unforeseen(error):
+                raise
+            self._note(what, error)
+
+    def _note(self, what: str, error: BaseException) -> str:
+        logger.error("Run %s, %s: %r", self.flow_run_id, what or "all", error, exc_info=error)
+        reason = shown_text(reason_of(error), self._wiring.requests, self._services.config)
+        self.add_note(f"{what}: {reason}" if what else reason)
+        return reason
+
+    def add_note(self, note: str) -> None:
+        """Have the final state's message say something besides how the commands ended."""
+        if len(self._notes) < MOST_NOTES and note not in self._notes:
+            self._notes.append(note)
+
+    @property
+    def note(self) -> str:
+        """What the final state's message says besides how the commands ended."""
+        return "; ".join(self._notes)
 
     def _obstacle(self, index: int) -> str | None:
         if self.control.cancelled:
@@ -158,37 +250,45 @@ class PlanRun:
             await slots.enter_async_context(self._services.tag_limits.held(self._id(index)))
         return self._obstacle(index)
 
-    async def _run_command(self, index: int) -> tuple[ExecutionResult, TaskRun]:
+    async def _run_command(self, index: int) -> ExecutionResult:
+        execution = self._prepare(index)
+        run = CommandRun(execution, self.flow_run_id, self._id(index))
+        with self.control.running(execution):
+            task_run = await run_command_task(run, self._upstream(index), lambda: None)
+        self._task_runs[index] = task_run
+        if (result := execution.result) is None:
+            # Prefect's engine reports what its own parts raise as the state of the task run.
+            raise ExecutionError((task_run.state and task_run.state.message) or "no result")
+        self._publish(index, result, execution.result_with_output)
+        return result
+
+    def _prepare(self, index: int) -> CommandExecution:
         request = self._request(index)
-        execution = CommandExecution(
+        execution = self.executions[index] = CommandExecution(
             request,
             self._execution_id(index),
             self._services.config,
             directory=self._directory,
             env_from=tuple(dict.fromkeys([*self._env_from, *request.env_from])),
         )
-        self.executions[index] = execution
-        run = CommandRun(execution, self.flow_run_id, self._id(index))
-        with self.control.running(execution):
-            task_run = await run_command_task(run, self._upstream(index), lambda: None)
-        assert execution.result is not None  # noqa: S101 (the task has run)
-        self._publish(index, execution.result, execution.result_with_output)
-        return execution.result, task_run
+        return execution
 
     def in_order(self, *, with_output: bool = False) -> list[ExecutionResult]:
         """Returns the results in the plan's order, on demand with what the commands printed."""
         indices = range(len(self._wiring.requests))
         if not with_output:
             return [self.results[index] for index in indices]
-        return [
-            self.executions[index].result_with_output()
-            if index in self.executions
-            else self.results[index]
-            for index in indices
-        ]
+        return [self.result_with_output(index) for index in indices]
 
-    async def _record(self, index: int, state: State[Any]) -> TaskRun:
-        return await end_command_task(
+    def result_with_output(self, index: int) -> ExecutionResult:
+        """Return how a command that has ended did, with what it printed if that can be read."""
+        if (execution := self.executions.get(index)) is not None:
+            with self.noting_errors(f"the output of commands[{index}]"):
+                return execution.result_with_output()
+        return self.results[index]
+
+    async def _record(self, index: int, state: State[Any]) -> None:
+        self._task_runs[index] = await end_command_task(
             self._request(index), self._id(index), self._upstream(index), state
         )
 
@@ -200,9 +300,9 @@ class PlanRun:
         record = ResultRecord(
             flow_run_id=self.flow_run_id, index=index, attempt=self._attempt, result=result
         )
-        leave_result(record, start)
-        pending = PendingResult(self.flow_run_id, index, self._attempt, load)
-        self._services.publisher.add_result(pending)
+        self._services.publisher.add_result(PendingResult(record, load))
+        with self.noting_errors(f"the copy of the result of commands[{index}]"):
+            leave_result(record, start)
 
     def _upstream(self, index: int) -> list[UUID]:
         return [self._id(other) for other in self._wiring.predecessors[index]]

@@ -40,6 +40,8 @@ EXIT_PATIENCE = 60.0
 SLOW = 1.5
 """Seconds without an answer after which the API is asked whether it is there at all."""
 
+logger = logging.getLogger("cloudops_prefect.runtime")
+
 
 class Runtime:
     """What an engine and those made from it by `with_event_handler` share.
@@ -120,7 +122,7 @@ class Runtime:
         elsewhere: bool,
     ) -> None:
         """Begins to tell `handler` the events of a run, which goes on here or elsewhere."""
-        delivery = asyncio.create_task(deliver(events, handler))
+        delivery = asyncio.create_task(_deliver(flow_run_id, events, handler))
         self._told.add(flow_run_id)
         self._deliveries[delivery] = flow_run_id if elsewhere else None
         delivery.add_done_callback(self._deliveries.pop)
@@ -136,7 +138,11 @@ class Runtime:
     async def until_ended(self, flow_run_id: UUID) -> None:
         """Waits for the end of a run of this process; returns at once if it is none."""
         if (future := self._running.get(flow_run_id)) is not None:
-            await asyncio.shield(asyncio.wrap_future(future))
+            ended = asyncio.wrap_future(future)
+            await asyncio.wait([ended])
+            # Of one that was cut off with its thread the API is asked.
+            if not ended.cancelled():
+                ended.result()
 
     async def close(self) -> None:
         """Cancels what runs, and waits until the processes are gone and the API knows it all."""
@@ -204,6 +210,17 @@ class Runtime:
         # A run that was resumed is there with another future.
         if self._running.get(flow_run_id) is ended:
             del self._running[flow_run_id]
+
+
+async def _deliver(
+    flow_run_id: UUID,
+    events: AsyncGenerator[Iterable[ExecutionEvent], None],
+    handler: FanOutHandler,
+) -> None:
+    try:
+        await deliver(events, handler)
+    except Exception:
+        logger.exception("The events of run %s can't be followed to their end", flow_run_id)
 
 
 async def _answer(thread: LoopThread, function: Callable[..., Awaitable[T]], *args: Any) -> T:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import aclosing, asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from prefect.context import AsyncClientContext
@@ -19,14 +21,20 @@ from cloudops_prefect.publishing import Publisher
 from cloudops_prefect.stranded import watch_stranded
 from cloudops_prefect.tag_limits import TagLimits
 from cloudops_prefect.task_run_ledger import TaskRunLedger
+from cloudops_prefect.unforeseen_errors import is_unforeseen
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Awaitable, Callable
     from uuid import UUID
 
     from prefect.client.orchestration import PrefectClient
+    from prefect.client.schemas.objects import State
 
     from cloudops_prefect.plan_run import PlanRun
+
+RESTART_INTERVAL_SECONDS = 1.0
+
+logger = logging.getLogger("cloudops_prefect.services")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +49,7 @@ class Services:
         slots: One token for each command that may run.
         tag_limits: The limits of the tags that commands have.
         line: The order in which the runs may ask for the first of them.
+        unreported: The final states that could not be reported, by the ids of their flow runs.
         pools: The work pools whose runs are asked for.
         local_deployments: The deployments of this process's runs, by the name of their flow.
     """
@@ -56,6 +65,7 @@ class Services:
     controls: dict[UUID, RunControl] = field(default_factory=dict)
     runs: dict[UUID, PlanRun] = field(default_factory=dict)
     driven: set[UUID] = field(default_factory=set)
+    unreported: dict[UUID, State[Any]] = field(default_factory=dict)
     pools: set[str] = field(default_factory=set)
     local_deployments: dict[str, UUID] = field(default_factory=dict)
 
@@ -77,17 +87,41 @@ async def open_services(config: ExecutionConfig, client: PrefectClient) -> Async
         publisher = Publisher(client)
         slots = anyio.CapacityLimiter(config.max_concurrent_executions)
         services = Services(config, client, publisher, task_runs, slots, TagLimits(client))
-        tasks.start_soon(publisher.run)
-        tasks.start_soon(task_runs.events.run)
-        tasks.start_soon(task_runs.run)
-        tasks.start_soon(watch_cancellation, services.client, services.controls, services.busy)
-        tasks.start_soon(watch_stranded, services.client, services.pools)
+        tasks.start_soon(_keep_going, publisher.run, publisher.give_up)
+        tasks.start_soon(_keep_going, task_runs.events.run, task_runs.events.give_up)
+        for watch in (
+            task_runs.run,
+            partial(watch_cancellation, client, services.controls, services.busy),
+            partial(watch_stranded, client, services.pools),
+        ):
+            tasks.start_soon(_keep_going, watch)
         token = _current.set(services)
         try:
             yield services
         finally:
             _current.reset(token)
             tasks.cancel_scope.cancel()
+
+
+async def _keep_going(
+    serve: Callable[[], Awaitable[object]], give_up: Callable[[BaseException], None] | None = None
+) -> None:
+    """Start a service again when something unforeseen has ended it: the runs rely on it.
+
+    Args:
+        serve: The service; it goes on until its task is cancelled.
+        give_up: Is called with the error, to let go of those who wait for the service.
+    """
+    while True:
+        try:
+            await serve()
+        except BaseException as error:
+            if not is_unforeseen(error):
+                raise
+            logger.exception("%r has failed and is started again", serve)
+            if give_up is not None:
+                give_up(error)
+        await anyio.sleep(RESTART_INTERVAL_SECONDS)
 
 
 def open_here() -> Services | None:

@@ -317,10 +317,10 @@ class RunsHere:
     async def result(self, index: int) -> ExecutionResult | None:
         """Returns how a command ended, None as long as it has not."""
         run = await self._found()
-        if run is not None and not run.is_single:
-            known, execution = run.results.get(index), run.executions.get(index)
-            return execution.result_with_output() if known and execution else known
-        return None if self._is_running() else await self._told.result(index)
+        known = None if run is None or run.is_single else run.results.get(index)
+        if run is None or known is None:
+            return None if self._is_running() else await self._told.result(index)
+        return run.result_with_output(index)
 
     async def ended(self) -> datetime | None:
         """Returns when the run has ended, None as long as something of it may start."""
@@ -374,13 +374,13 @@ def _requests(execution: Execution) -> list[ExecutionRequest]:
     return [request] if (request := execution.request) else []
 
 
-def _followed(
+async def _followed(
     source: Source, path: Path, index: int, ids: Ids, start: Position | None = None
 ) -> AsyncGenerator[Iterator[Printed], None]:
     async def still_running() -> bool:
         return await source.result(index) is None
 
-    return line_events(
+    lines = line_events(
         path,
         ids.execution_id,
         ids.request_id,
@@ -388,6 +388,13 @@ def _followed(
         still_running=still_running,
         unfinished=source.unfinished,
     )
+    try:
+        async with aclosing(lines):
+            async for events in lines:
+                yield events
+    except ExecutionIOError as error:
+        # The end is told all the same; if the API is what fails, that is raised there.
+        logger.warning("Output of execution %s can't be read: %s", ids.execution_id, error)
 
 
 def _kept_lines(result: ExecutionResult, ids: Ids) -> Iterator[Printed]:

@@ -14,6 +14,7 @@ from cloudops_prefect.errors import (
     ExecutionTimeoutError,
 )
 from cloudops_prefect.models import ExecutionResult, ExecutionStatus, PlanExecutionResult
+from cloudops_prefect.unicode_text import valid_text
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
@@ -57,18 +58,27 @@ def state_of(result: ExecutionResult) -> State[Any]:
     return _final_state(result.status, result.error, None)
 
 
-def command_state_of(result: ExecutionResult, timeout_ms: int) -> State[Any]:
+def command_state_of(result: ExecutionResult, timeout_ms: int, note: str = "") -> State[Any]:
     """Returns the final state of a single command's flow run; its data is what a caller gets."""
-    return _final_state(result.status, result.error, error_of(result, timeout_ms) or result)
+    data = error_of(result, timeout_ms) or result
+    return _final_state(result.status, _joined(result.error, note), data)
 
 
-def plan_state_of(result: PlanExecutionResult, *, awaited: bool = True) -> State[Any]:
+def unforeseen_state(reason: str) -> State[Any]:
+    """Return the final state of a run that something unforeseen has ended."""
+    return Failed(message=_stored(reason), data=ExecutionError(reason))
+
+
+def plan_state_of(
+    result: PlanExecutionResult, *, awaited: bool = True, note: str = ""
+) -> State[Any]:
     """Returns the final state of a plan's flow run; its message says how its commands ended.
 
     Args:
         result: How the plan ended.
         awaited: Whether somebody takes what the flow returns. Prefect searches that for states, of
             a large plan for a second.
+        note: What the message says besides.
     """
     data: object = result if awaited else None
     if result.status is ExecutionStatus.CANCELLED:
@@ -76,7 +86,7 @@ def plan_state_of(result: PlanExecutionResult, *, awaited: bool = True) -> State
     elif result.status is not ExecutionStatus.COMPLETED:
         code = result.as_result().exit_code
         data = CommandFailedError(-1 if code is None else code, plan_message(result), result=result)
-    return _final_state(result.status, plan_message(result), data)
+    return _final_state(result.status, _joined(plan_message(result), note), data)
 
 
 def plan_message(result: PlanExecutionResult) -> str:
@@ -107,7 +117,17 @@ def error_of(result: ExecutionResult, timeout_ms: int) -> ExecutionError | None:
             return CommandFailedError(code, detail, result=result)
 
 
+def _joined(message: str | None, note: str) -> str | None:
+    return f"{message}; {note}" if message and note else message or note or None
+
+
+def _stored(message: str) -> str:
+    # PostgreSQL's text can't hold a NUL: the API would refuse the state again and again.
+    return valid_text(message).replace("\0", "\N{SYMBOL FOR NULL}")
+
+
 def _final_state(status: ExecutionStatus, message: str | None, data: Any) -> State[Any]:
+    message = None if message is None else _stored(message)
     match status:
         case ExecutionStatus.COMPLETED:
             return Completed(message=message, data=data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import anyio
 
+from cloudops_prefect.errors import ExecutionIOError
 from cloudops_prefect.graph import Wiring
 from cloudops_prefect.models import (
     CancelledEvent,
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
 
 LOOK_INTERVAL_SECONDS = 0.05
 BEGINNING = datetime.min.replace(tzinfo=UTC)
+
+logger = logging.getLogger("cloudops_prefect.streaming")
 
 
 def final_event(result: ExecutionResult, time: datetime) -> ExecutionEvent:
@@ -136,12 +140,19 @@ class _Command:
     async def _lines(self) -> AsyncGenerator[Iterator[Printed], None]:
         if not self.config.stream_output:
             return
-        async with aclosing(self.source.lines(self.index, self.ids)) as groups:
-            async for lines in groups:
-                # One tells the time of all, which are made when they are asked for.
-                if (first := next(lines, None)) is not None:
-                    self.last = max(self.last, first.timestamp)
-                    yield chain((first,), lines)
+        try:
+            async with aclosing(self.source.lines(self.index, self.ids)) as groups:
+                async for lines in groups:
+                    # One tells the time of all, which are made when they are asked for.
+                    if (first := next(lines, None)) is not None:
+                        self.last = max(self.last, first.timestamp)
+                        yield chain((first,), lines)
+        except ExecutionIOError:
+            # The API is gone.
+            raise
+        except Exception:
+            # The end is told all the same.
+            logger.exception("Output of execution %s can't be read", self.ids.execution_id)
 
 
 async def plan_events(  # noqa: C901 (one stream out of many)

@@ -28,6 +28,7 @@ from prefect.utilities.engine import emit_task_run_state_change_event
 
 from cloudops_prefect.delivery import until_delivered
 from cloudops_prefect.event_delivery import EventSender, SentEvent
+from cloudops_prefect.unicode_text import valid_text
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -189,6 +190,7 @@ def _is_awaited(ended: _Ended, flow_run_id: UUID) -> bool:
 async def _set_state(client: PrefectClient, task_run: TaskRun) -> None:
     state = task_run.state
     assert state is not None  # noqa: S101 (the engine has set it)
+    state = state.model_copy(update={"message": valid_text(state.message or "")})
     try:
         await client.set_task_run_state(task_run.id, state, force=True)
     except ObjectNotFound:

@@ -11,6 +11,7 @@ from cloudops_prefect.crashes import error_of_state
 from cloudops_prefect.models import ExecutionRequest, ExecutionResult, ExecutionStatus
 from cloudops_prefect.plan_run import COMMAND_CANCELLED, PLAN_CANCELLED, task_run_id
 from cloudops_prefect.states import status_of
+from cloudops_prefect.unforeseen_errors import UNFORESEEN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -103,6 +104,9 @@ def _status(flow_run: FlowRun, task_run: TaskRun) -> ExecutionStatus:
     status = status_of(task_run.state)
     if status.is_final:
         return status
+    if flow_run.state_type is StateType.COMPLETED:
+        # A plan completes when all of its commands have, whatever the API has recorded of them.
+        return ExecutionStatus.COMPLETED
     cancelled = flow_run.state_type is StateType.CANCELLED
     return ExecutionStatus.CANCELLED if cancelled else ExecutionStatus.FAILED
 
@@ -116,7 +120,9 @@ def _error(flow_run: FlowRun, task_run: TaskRun, status: ExecutionStatus) -> str
 
 def _why_not_run(flow_run: FlowRun, *, has_begun: bool) -> str:
     # A plan that failed before its first command was refused where it was to run.
-    refused = flow_run.state_type is StateType.FAILED and not has_begun
+    message = (flow_run.state and flow_run.state.message) or ""
+    failed = flow_run.state_type is StateType.FAILED
+    refused = failed and (not has_begun or message.startswith(UNFORESEEN))
     if refused or flow_run.state_type is StateType.CRASHED:
         return f"not run: {error_of_state(flow_run.state)}"
     return PLAN_CANCELLED if flow_run.state_type is StateType.CANCELLED else NEVER_RAN

@@ -28,6 +28,11 @@ class Work:
     origin: RunOrigin = field(default_factory=RunOrigin)
 
     @property
+    def requests(self) -> list[ExecutionRequest]:
+        """The commands."""
+        return self.item.commands if isinstance(self.item, ExecutionPlan) else [self.item]
+
+    @property
     def flow_name(self) -> str:
         """The flow that runs it when it is deployed."""
         return RUN_PLAN if isinstance(self.item, ExecutionPlan) else RUN_COMMAND

@@ -90,6 +90,16 @@ async def follow(
     return await engine.wait(execution_id)
 
 
+async def reason_of_failure(
+    engine: "ExecutionEngine", result: "ExecutionResult | PlanExecutionResult"
+) -> str | None:
+    """Return why a plan failed if none of its commands says so, else None."""
+    commands = getattr(result, "results", ())
+    if not commands or result.status != "failed" or any(one.error for one in commands):
+        return None
+    return (await engine.get_result(result.execution_id)).error
+
+
 @contextmanager
 def impatient() -> Generator[None]:
     """Has a run of this process that is over given up if the API is gone, and says so."""

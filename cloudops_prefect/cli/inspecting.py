@@ -6,6 +6,7 @@ from cloudops_prefect.api_errors import api
 from cloudops_prefect.cli import printing, summary
 from cloudops_prefect.cli.api import resolve, ui_url
 from cloudops_prefect.cli.arguments import ShownOptions
+from cloudops_prefect.cli.following import reason_of_failure
 from cloudops_prefect.cli.names import command_names
 from cloudops_prefect.cli.run_facts import execution_of, item_of
 from cloudops_prefect.cli.showing import Showing
@@ -42,12 +43,14 @@ async def print_result(id_text: str, *, json: bool) -> int:
         if not status.is_final:
             raise ExecutionNotCompletedError(execution.id, status)
         result = await engine.wait(execution.id)
+        reason = await reason_of_failure(engine, result)
     if json:
         printing.json_document(result)
         return 0
     if isinstance(result, PlanExecutionResult):
         assert execution.plan is not None  # noqa: S101 (its result is one of a plan)
-        summary.plan_summary(result, command_names(execution.plan, api_credentials()))
+        names = command_names(execution.plan, api_credentials())
+        summary.plan_summary(result, names, reason)
     else:
         summary.command_summary(result)
     printing.line(f"UI: {ui_url(execution.id, in_plan=execution.index is not None)}")

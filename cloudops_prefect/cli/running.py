@@ -6,7 +6,12 @@ from uuid import UUID
 
 from cloudops_prefect.cli import notes
 from cloudops_prefect.cli.arguments import ShownOptions
-from cloudops_prefect.cli.following import follow, impatient, interruptible
+from cloudops_prefect.cli.following import (
+    follow,
+    impatient,
+    interruptible,
+    reason_of_failure,
+)
 from cloudops_prefect.cli.showing import Showing
 from cloudops_prefect.config import ExecutionConfig
 from cloudops_prefect.engine import ExecutionEngine
@@ -50,4 +55,5 @@ async def _run(showing: Showing, start: Callable[[ExecutionEngine], Awaitable[UU
             execution_id = await start(engine)
             async with showing.view.drawn():
                 result = await follow(engine, execution_id, showing.view.show, interruption)
-    return showing.end(result, interruption.signal_number)
+            reason = await reason_of_failure(engine, result)
+    return showing.end(result, interruption.signal_number, reason)

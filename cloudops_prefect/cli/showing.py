@@ -44,27 +44,31 @@ class Showing:
         self,
         result: ExecutionResult | PlanExecutionResult,
         signal_number: int | None = None,
+        reason: str | None = None,
     ) -> int:
         """Prints how it ended; returns the exit code that says so.
 
         Args:
             result: How it ended.
             signal_number: The signal that made us cancel it, if one did.
+            reason: Why it failed, if the result does not say it.
         """
         if self._json:
             printing.json_document(result)
         elif self._has_ending:
-            self._print_ending(result)
+            self._print_ending(result, reason)
         elif isinstance(result, ExecutionResult) and not exit_codes.says_all(result):
             _print_command_ending(result)
         if isinstance(result, PlanExecutionResult):
             return exit_codes.of_status(result.status, signal_number)
         return exit_codes.of_command(result, signal_number)
 
-    def _print_ending(self, result: ExecutionResult | PlanExecutionResult) -> None:
+    def _print_ending(
+        self, result: ExecutionResult | PlanExecutionResult, reason: str | None
+    ) -> None:
         address = f"UI: {ui_url(result.execution_id, in_plan=self._in_plan)}"
         if isinstance(result, PlanExecutionResult):
-            plan_summary(result, self._names)
+            plan_summary(result, self._names, reason)
             printing.line(address)
             return
         _print_command_ending(result)

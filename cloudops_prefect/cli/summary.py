@@ -18,8 +18,16 @@ _LAST_BYTES = 16_384
 _NAMED = 5
 
 
-def plan_summary(result: "PlanExecutionResult", names: Sequence[str]) -> None:
-    """Prints how the commands of a plan and the plan ended, and the last lines of what failed."""
+def plan_summary(
+    result: "PlanExecutionResult", names: Sequence[str], reason: str | None = None
+) -> None:
+    """Print how the commands of a plan and the plan ended, and the last lines of what failed.
+
+    Args:
+        result: How the plan ended.
+        names: What its commands are called.
+        reason: Why it failed, if no command says so.
+    """
     printing.table(
         ["COMMAND", "STATUS", "EXIT", "DURATION"],
         [
@@ -38,6 +46,8 @@ def plan_summary(result: "PlanExecutionResult", names: Sequence[str]) -> None:
             _print_end(command)
     for error, count in many.items():
         printing.line(f"{count} commands: {error}")
+    if reason is not None:
+        printing.line(reason)
     stats, took = result.stats, printing.seconds(result.total_duration)
     printing.line(
         f"{result.status.value}: {stats.completed} of {stats.total} commands completed in {took}"

@@ -8,7 +8,13 @@ from uuid import UUID
 
 from cloudops_prefect.cli import notes, printing
 from cloudops_prefect.cli.api import resolve
-from cloudops_prefect.cli.following import Interruption, follow, impatient, interruptible
+from cloudops_prefect.cli.following import (
+    Interruption,
+    follow,
+    impatient,
+    interruptible,
+    reason_of_failure,
+)
 from cloudops_prefect.cli.run_facts import execution_of, facts_of_run, item_of
 from cloudops_prefect.cli.showing import Showing
 from cloudops_prefect.config import ExecutionConfig
@@ -33,12 +39,13 @@ async def watch(id_text: str, options: "ShownOptions") -> int:
             _informed(showing.view, execution.id),
         ):
             result = await follow(engine, execution.id, showing.view.show, Interruption())
+            reason = await reason_of_failure(engine, result)
     except asyncio.CancelledError:
         # Ctrl-C cancels the task. The id is the whole one: `last` may be another run by then.
         again = command_line("cloudops", "watch", execution.id)
         printing.error_line(f"It goes on; to watch it again: {again}")
         raise
-    return showing.end(result)
+    return showing.end(result, reason=reason)
 
 
 async def resume(id_text: str, options: "ShownOptions") -> int:
@@ -51,7 +58,8 @@ async def resume(id_text: str, options: "ShownOptions") -> int:
             notes.say_what_is_resumed(execution, quiet=options.quiet)
             async with _informed(showing.view, again):
                 result = await follow(engine, again, showing.view.show, interruption)
-    return showing.end(result, interruption.signal_number)
+            reason = await reason_of_failure(engine, result)
+    return showing.end(result, interruption.signal_number, reason)
 
 
 @asynccontextmanager
