@@ -378,7 +378,10 @@ def leftovers_text(result: ExecutionResult) -> str:
     return f"; stopped in the background: {stopped}" if stopped else ""
 
 
-def _print(stream: TextIO, line: str) -> None:
+def _print(stream: TextIO | None, line: str) -> None:
+    # As Python has it in a process that was started without this stream.
+    if stream is None:
+        return
     try:
         stream.write(f"{line}\n")
     except UnicodeEncodeError:

@@ -7,13 +7,15 @@ only inside the functions that talk to the API.
 import gc
 import sys
 
-from cloudops_prefect.cli import exit_codes
+from cloudops_prefect.cli import exit_codes, standard_streams
 
 
 def main() -> None:
     """Runs what the command line says and exits with the code that says how it went."""
     # What imports make stays: collecting among it takes a fifth of their time.
     gc.disable()
+    # Before anything is opened or keeps a stream.
+    standard_streams.make_lasting()
     try:
         from cloudops_prefect.cli.app import main as run
 

@@ -2,9 +2,8 @@
 
 import sys
 from collections.abc import Sequence
-from io import TextIOWrapper
 from itertools import takewhile
-from typing import Any, cast
+from typing import cast
 
 from cyclopts import CycloptsError
 
@@ -16,6 +15,7 @@ from cloudops_prefect.cli import (
     plan_commands,
     printing,
     run_commands,
+    standard_streams,
     usage,
 )
 from cloudops_prefect.cli.arguments import stdin_named, verbatim
@@ -28,16 +28,18 @@ from cloudops_prefect.unicode_text import is_valid_text, quoted_bytes
 # Importing these has registered their commands.
 COMMANDS = (run_commands, look_commands, plan_commands, picture_commands, doctor_command)
 app.command(server_app)
+_SHOW_A_RUN = (["run"], ["resume"], ["watch"])
 
 
 def main() -> None:
     """Runs what the command line says and exits with the code that says how it went."""
-    if isinstance(sys.stdout, TextIOWrapper):
-        cast("TextIOWrapper[Any]", sys.stdout).reconfigure(errors="backslashreplace")
-    code = run_tokens(sys.argv[1:])
-    for loss in printing.lost:
+    tokens = sys.argv[1:]
+    code = run_tokens(tokens)
+    if (loss := standard_streams.loss_of(sys.stdout)) is not None:
         printing.error_line(f"error: not all could be printed: {loss}")
-        code = code or exit_codes.FAILED
+        # What is printed of a plan's run is a view: the run has its own end, and its logs.
+        if tokens[:1] not in _SHOW_A_RUN:
+            code = code or exit_codes.FAILED
     sys.exit(code)
 
 

@@ -3,8 +3,7 @@
 import os
 import shutil
 import sys
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, TextIO
 
@@ -17,9 +16,6 @@ if TYPE_CHECKING:
         ExecutionResult,
         ExecutionSummary,
     )
-
-lost: list[str] = []
-"""The streams that can't be written any more, and why: what was to be printed there is nowhere."""
 
 _SHORT_ID = 8
 _NARROW, _NARROWER = 90, 55
@@ -44,10 +40,9 @@ def error_line(text: str) -> None:
 
 def content(data: bytes) -> None:
     """Prints the content of a file to standard output."""
-    with _going_on_without(sys.stdout):
-        sys.stdout.flush()
-        sys.stdout.buffer.write(data)
-        sys.stdout.buffer.flush()
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
 
 
 def bottom_row(text: str | None, *, error: bool = False) -> None:
@@ -79,16 +74,14 @@ class _BottomRow:
     def draw(self) -> None:
         """Writes the row, and leaves the cursor at its end."""
         if self.text is not None:
-            with _going_on_without(self.stream):
-                self.stream.write(valid_text(_end_of_row(self.text)))
-                self.stream.flush()
+            self.stream.write(valid_text(_end_of_row(self.text)))
+            self.stream.flush()
 
     def erase(self) -> None:
         """Takes the row off the screen, and leaves the cursor where it began."""
         if self.text is not None:
-            with _going_on_without(self.stream):
-                self.stream.write("\r\x1b[K")
-                self.stream.flush()
+            self.stream.write("\r\x1b[K")
+            self.stream.flush()
 
 
 _bottom = _BottomRow()
@@ -109,21 +102,8 @@ def _end_of_row(text: str) -> str:
 
 def _write(stream: TextIO, text: str) -> None:
     _bottom.erase()
-    with _going_on_without(stream):
-        print(valid_text(text), file=stream, flush=True)
+    print(valid_text(text), file=stream, flush=True)
     _bottom.draw()
-
-
-@contextmanager
-def _going_on_without(stream: TextIO) -> Generator[None]:
-    try:
-        yield
-    except OSError as error:
-        # Whoever read has gone, as `head` does, or a disk is full; that is no reason to leave a
-        # deployment half done.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-        if not isinstance(error, BrokenPipeError):
-            lost.append(f"{stream.name}: {error.strerror}")
 
 
 def on_screen() -> bool:
