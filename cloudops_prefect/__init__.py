@@ -17,6 +17,8 @@ if sys.platform == "win32":
     )
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from cloudops_prefect.blocks import (
         CommandEnvironment,
         ExecutionConfigBlock,
@@ -191,11 +193,21 @@ def __getattr__(name: str) -> Any:
 
         value = version("cloudops-prefect")
     elif name in __all__:
-        value = getattr(import_module(f"{__name__}.{_module_of(name)}"), name)
+        value = getattr(_imported(f"{__name__}.{_module_of(name)}"), name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
     return value
+
+
+def _imported(module: str) -> ModuleType:
+    from cloudops_prefect.home_directory import check_home_directory
+
+    try:
+        return import_module(module)
+    except RuntimeError:
+        check_home_directory()
+        raise
 
 
 def __dir__() -> list[str]:

@@ -5,6 +5,7 @@ import os
 
 from cloudops_prefect import env_secrets, server
 from cloudops_prefect.cli.printing import error_line
+from cloudops_prefect.home_directory import check_home_directory
 from cloudops_prefect.local_server import LocalServer, find_local_server
 
 
@@ -12,8 +13,10 @@ def connect() -> None:
     """Make sure that there is an API to talk to; start the local server if none is configured.
 
     Raises:
+        ExecutionError: This user has no home directory.
         LocalServerError: It could not be started.
     """
+    check_home_directory()
     from cloudops_prefect.local_api import adopt_local_server, is_configured
 
     _quieten_prefect()
