@@ -359,7 +359,7 @@ async def test_a_run_that_is_over_waits_a_bounded_time_for_an_api_that_is_gone(
     assert "the Prefect API does not answer: waiting for it" in capsys.readouterr().err
 
     class Engine:
-        async def stream(self, _):
+        async def stream(self, _, **options):
             raise ExecutionIOError("the API does not answer")
             yield
 

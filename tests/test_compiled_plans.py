@@ -138,7 +138,7 @@ async def test_what_is_interrupted_as_it_begins_is_cancelled(api):
     async def interrupted():
         runs.append(UUID(flow_run.id))
         asyncio.current_task().cancel()
-        return await run_with_services(run)
+        return await run_with_services(run, shell("true"))
 
     async with asyncio.timeout(60):
         await asyncio.gather(asyncio.create_task(interrupted()), return_exceptions=True)

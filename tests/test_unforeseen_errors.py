@@ -65,7 +65,7 @@ SENDING = [
 """What is done with a result that there is; the run is what its commands are."""
 ENDING = ["compilation:plan_state_of", "plan_run:PlanRun.in_order"]
 """What is done when the last command has ended."""
-AROUND = ["local_runs:_run", "work:Work.compiled"]
+AROUND = ["local_runs:_run_flow", "work:Work.compiled"]
 """What an engine does around the flow of a run in its process."""
 UNHEARD = [
     "services:watch_cancellation",
@@ -76,7 +76,6 @@ UNHEARD = [
     "event_delivery:EventSender.run",
     "event_delivery:EventSender.add",
     "output_feed:OutputFeed.next_records",
-    "local_runs:_untold",
 ]
 """What serves a run whose end does not depend on it."""
 
@@ -317,7 +316,9 @@ async def test_an_end_that_could_not_be_reported_is_reported_when_it_is_asked_fo
 ):
     async with ExecutionEngine(config) as engine:
         with monkeypatch.context() as patch:
-            break_parts(patch, ["local_runs:_run_to_its_end", "local_runs:report_again"], boom())
+            break_parts(
+                patch, ["local_runs:_run_and_report_end", "local_runs:report_again"], boom()
+            )
             execution_id = await engine.execute_plan(two_commands())
             with suppress(RuntimeError):
                 await engine.wait(execution_id, timeout=BOUND)
@@ -383,7 +384,7 @@ async def test_a_task_of_a_users_flow_fails_and_says_why(api, monkeypatch, tmp_p
         ("compilation:_prepare", 1),
         ("plan_run:PlanRun._settle", 1),
         ("compilation:plan_state_of", 1),
-        ("local_runs:_run", 1),
+        ("local_runs:_run_flow", 1),
         ("execution:CommandExecution.result_with_output", 0),
     ],
 )
