@@ -15,6 +15,7 @@ from engines import PROGRAMS, exec_, gated, shell
 from in_process import Cloudops
 from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, LogFilter
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from running import MARK, processes, soon
 from workers import create_pool, deploy, deployments, process_worker
@@ -216,11 +217,12 @@ async def test_leftovers_are_in_the_result_its_event_the_table_and_the_log(engin
     completed = [event for event in events if event.event_type == "completed"]
     assert completed[0].result.leftovers == [leftover]
     async with get_client() as client:
-        artifacts = await client.read_artifacts()
-        (table,) = [
-            one for one in artifacts if one.flow_run_id == execution_id and one.type == "table"
-        ]
-        logs = await client.read_logs()
+        of_run = {"any_": [execution_id]}
+        artifacts = await client.read_artifacts(
+            artifact_filter=ArtifactFilter(flow_run_id=of_run, type={"any_": ["table"]})
+        )
+        (table,) = artifacts
+        logs = await client.read_logs(LogFilter(flow_run_id=of_run))
     assert f'"stopped in the background": "{leftover}"' in table.data
     assert any(
         f"stopped a process left in the background: {leftover}" in one.message for one in logs

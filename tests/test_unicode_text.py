@@ -11,7 +11,7 @@ import pytest
 from engines import second_engine, shell, until
 from in_process import Cloudops, run_captured
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId, LogFilter
 
 from cloudops_prefect import (
     AwsCliCommand,
@@ -180,7 +180,7 @@ async def test_the_log_record_that_points_to_the_rest_of_the_output_is_text(
     async with get_client() as client:
 
         async def pointing():
-            logs = await client.read_logs()
+            logs = await client.read_logs(LogFilter(flow_run_id={"any_": [execution_id]}))
             return [log for log in logs if "l\N{REPLACEMENT CHARACTER}g/" in log.message]
 
         await until(pointing)
