@@ -17,8 +17,6 @@ if sys.platform == "win32":
     )
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from cloudops_prefect.blocks import (
         CommandEnvironment,
         ExecutionConfigBlock,
@@ -200,7 +198,7 @@ def __getattr__(name: str) -> Any:
     return value
 
 
-def _imported(module: str) -> ModuleType:
+def _imported(module: str) -> Any:
     from cloudops_prefect.home_directory import check_home_directory
 
     try:
