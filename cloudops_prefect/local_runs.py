@@ -18,13 +18,13 @@ from prefect.flow_engine import run_flow_async
 from prefect.states import Pending
 
 from cloudops_prefect.api_errors import api_complaint
+from cloudops_prefect.api_timeout import given_up, unless_unheard
 from cloudops_prefect.crashes import shows_that_it_lives
 from cloudops_prefect.delivery import until_delivered
 from cloudops_prefect.models import ExecutionPlan
 from cloudops_prefect.naming import LOCAL, shown_text
 from cloudops_prefect.states import cancelled_state, status_of, unforeseen_state
 from cloudops_prefect.unforeseen_errors import is_unforeseen, reason_of
-from cloudops_prefect.unheard import given_up, unless_unheard
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping

@@ -21,6 +21,7 @@ from prefect.client.schemas.objects import StateType
 
 from cloudops_prefect import history
 from cloudops_prefect.api_logs import LogReader, unfinished_stream
+from cloudops_prefect.api_timeout import given_up
 from cloudops_prefect.dead_runs import tell_crash
 from cloudops_prefect.errors import ExecutionIOError
 from cloudops_prefect.events import LineEvent, events_of, line_events, unfinished_line
@@ -36,7 +37,6 @@ from cloudops_prefect.output_feed import LIMIT, PREFIX
 from cloudops_prefect.plan_run import task_run_id
 from cloudops_prefect.records import RecordReader, ResultRecord
 from cloudops_prefect.states import status_of
-from cloudops_prefect.unheard import given_up
 from cloudops_prefect.unrecorded import all_task_runs, unrecorded_results
 
 if TYPE_CHECKING:

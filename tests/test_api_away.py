@@ -115,8 +115,8 @@ async def test_a_run_that_ends_while_the_api_is_away_ends_in_the_api_too(server,
 async def test_what_is_cancelled_while_the_api_is_away_is_stopped_and_not_waited_for_for_ever(
     server, config, gates, monkeypatch
 ):
-    monkeypatch.setattr("cloudops_prefect.unheard.ANSWER_TIMEOUT_SECONDS", 1)
-    monkeypatch.setattr("cloudops_prefect.unheard.LOOK_INTERVAL_SECONDS", 0.2)
+    monkeypatch.setattr("cloudops_prefect.api_timeout.ANSWER_TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr("cloudops_prefect.api_timeout.LOOK_INTERVAL_SECONDS", 0.2)
     ends = f"trap 'touch {gates[1]}; exit' TERM; echo ready; while :; do sleep 0.02; done"
     async with ExecutionEngine(config) as engine:
         execution_id = await engine.execute_plan(ExecutionPlan(commands=[shell(ends)]))

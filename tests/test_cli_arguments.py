@@ -17,7 +17,7 @@ from cyclopts import App
 from engines import until
 from in_process import run_captured
 
-from cloudops_prefect import unheard
+from cloudops_prefect import api_timeout
 from cloudops_prefect.cli import exit_codes, printing
 from cloudops_prefect.cli.app import app
 from cloudops_prefect.cli.arguments import CommandOptions, verbatim
@@ -325,9 +325,9 @@ class DeadApi:
 
 @pytest.fixture
 def soon(monkeypatch):
-    monkeypatch.setattr(unheard, "ANSWER_TIMEOUT_SECONDS", 0.2)
-    monkeypatch.setattr(unheard, "LOOK_INTERVAL_SECONDS", 0.01)
-    monkeypatch.setattr(unheard, "INSISTENCE", 0.01)
+    monkeypatch.setattr(api_timeout, "ANSWER_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(api_timeout, "LOOK_INTERVAL_SECONDS", 0.01)
+    monkeypatch.setattr(api_timeout, "INSISTENCE", 0.01)
 
 
 @pytest.mark.anyio
@@ -341,16 +341,16 @@ async def test_a_run_that_is_over_waits_a_bounded_time_for_an_api_that_is_gone(
         return [results[0]]
 
     async def is_looked_at_for_longer_than_a_silence_may_last():
-        return looks and looks[-1] - looks[0] > 2 * unheard.ANSWER_TIMEOUT_SECONDS
+        return looks and looks[-1] - looks[0] > 2 * api_timeout.ANSWER_TIMEOUT_SECONDS
 
     services = SimpleNamespace(runs={run_id: SimpleNamespace(in_order=in_order)})
-    monkeypatch.setattr(unheard, "open_here", lambda: services)
+    monkeypatch.setattr(api_timeout, "open_here", lambda: services)
 
     async def drive():
-        async with unheard.unless_unheard(DeadApi(), run_id, RunControl()):
+        async with api_timeout.unless_unheard(DeadApi(), run_id, RunControl()):
             # It has not ended: nobody gives it up.
             await until(is_looked_at_for_longer_than_a_silence_may_last)
-            assert run_id not in unheard.given_up
+            assert run_id not in api_timeout.given_up
             results[0] = "completed"
             await anyio.sleep_forever()
 

@@ -13,7 +13,7 @@ from uuid import UUID
 import anyio
 import anyio.lowlevel
 
-from cloudops_prefect import unheard
+from cloudops_prefect import api_timeout
 from cloudops_prefect.cli.printing import error_line
 from cloudops_prefect.errors import ExecutionIOError, ExecutionNotRunningError
 from cloudops_prefect.shell_words import command_line
@@ -82,9 +82,11 @@ async def follow(
         try:
             await _show_all(engine, execution_id, show)
         except ExecutionIOError as error:
-            if execution_id not in unheard.given_up:
+            if execution_id not in api_timeout.given_up:
                 raise
-            silence = f"the Prefect API has not answered for {unheard.ANSWER_TIMEOUT_SECONDS:g} s"
+            silence = (
+                f"the Prefect API has not answered for {api_timeout.ANSWER_TIMEOUT_SECONDS:g} s"
+            )
             raise ExecutionIOError(f"the run is over, but not recorded: {silence}") from error
         tasks.cancel_scope.cancel()
     return await engine.wait(execution_id)
@@ -104,18 +106,18 @@ async def reason_of_failure(
 def impatient() -> Generator[None]:
     """Has a run of this process that is over given up if the API is gone, and says so."""
     notice = _Notice()
-    unheard.logger.addHandler(notice)
-    unheard.ended_runs_too = True
+    api_timeout.logger.addHandler(notice)
+    api_timeout.ended_runs_too = True
     try:
         yield
     finally:
-        unheard.ended_runs_too = False
-        unheard.logger.removeHandler(notice)
+        api_timeout.ended_runs_too = False
+        api_timeout.logger.removeHandler(notice)
 
 
 class _Notice(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        timeout = f"{unheard.ANSWER_TIMEOUT_SECONDS:g} s"
+        timeout = f"{api_timeout.ANSWER_TIMEOUT_SECONDS:g} s"
         error_line(f"{record.getMessage()}: waiting for it for up to {timeout} ...")
 
 

@@ -32,7 +32,7 @@ ended_runs_too = False
 given_up: set[UUID] = set()
 """The runs of this process that were given up."""
 
-logger = logging.getLogger("cloudops_prefect.unheard")
+logger = logging.getLogger("cloudops_prefect.api_timeout")
 
 
 @asynccontextmanager
