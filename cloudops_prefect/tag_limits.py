@@ -73,6 +73,7 @@ class TagLimits:
 
     async def _acquire(self, names: tuple[str, ...], task_run_id: UUID) -> UUID | None:
         holder = ConcurrencyLeaseHolder(type="task_run", id=task_run_id)
+        has_waited = False
         async with self._turns[names]:
             while not self._are_unlimited(names, UNLIMITED_SECONDS):
                 try:
@@ -80,6 +81,9 @@ class TagLimits:
                 except PrefectHTTPStatusError as error:
                     if error.response.status_code != LOCKED:
                         raise
+                    if not has_waited:
+                        logger.info("Task run %s waits for a slot of %s", task_run_id, names)
+                    has_waited = True
                     pause = float(error.response.headers.get("Retry-After", RETRY_SECONDS))
                 except (httpx.HTTPError, OSError) as error:
                     # No limit that is known to be there is exceeded because the API is away.

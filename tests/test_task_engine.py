@@ -215,8 +215,8 @@ async def test_a_run_that_waits_for_the_limit_of_a_tag_is_cancelled_and_its_proc
     process = await anyio.open_process(argv, env=env)
     try:
         await until(is_running, 60)
-        # Long enough for it to have asked for the slot.
-        await anyio.sleep(2)
+        with anyio.fail_after(60):
+            assert b"waits for a slot" in await process.stdout.receive()
         await client.set_flow_run_state(found[0].id, Cancelling(), force=True)
         with anyio.fail_after(60):
             printed = b"".join([part async for part in process.stdout])

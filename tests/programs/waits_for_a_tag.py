@@ -1,6 +1,7 @@
-"""Runs a plan whose command has the tag that this program is told, and prints how it ended."""
+"""Runs a plan whose command has the given tag, and prints that it waits and how it ended."""
 
 import asyncio
+import logging
 import sys
 
 from prefect import tags
@@ -24,4 +25,8 @@ async def main():
             print(error.result.results[0].error)
 
 
+# Prefect configures logging when it is imported.
+waits = logging.getLogger("cloudops_prefect.tag_limits")
+waits.setLevel(logging.INFO)
+waits.addHandler(logging.StreamHandler(sys.stdout))
 asyncio.run(main())
