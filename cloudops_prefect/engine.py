@@ -18,6 +18,7 @@ from cloudops_prefect.events import EventHandler, FanOutHandler
 from cloudops_prefect.execution import check_paths
 from cloudops_prefect.graph import Wiring
 from cloudops_prefect.local_api import ui_url
+from cloudops_prefect.local_source import LocalSource
 from cloudops_prefect.models import (
     CommandExecutionId,
     ExecutionPlan,
@@ -28,7 +29,7 @@ from cloudops_prefect.models import (
 )
 from cloudops_prefect.run_origin import RunOrigin
 from cloudops_prefect.runtime import Runtime
-from cloudops_prefect.sources import Ids, RunsHere, ToldByApi
+from cloudops_prefect.sources import ApiSource, Ids
 from cloudops_prefect.streaming import command_events, plan_events
 from cloudops_prefect.work import Work
 
@@ -48,9 +49,7 @@ if TYPE_CHECKING:
         PlanExecutionResult,
         StreamedEvent,
     )
-    from cloudops_prefect.plan_run import PlanRun
     from cloudops_prefect.planfile import PlanFile
-    from cloudops_prefect.services import Services
     from cloudops_prefect.sources import Source
 
 T = TypeVar("T")
@@ -82,7 +81,7 @@ class ExecutionEngine:
         self._runtime = Runtime(self.config)
 
     def with_event_handler(self, handler: EventHandler) -> Self:
-        """Returns an engine that also tells `handler` what it does; they share all else."""
+        """Return an engine that gives its events to `handler` too; they share all else."""
         other = type(self)(self.config, deployments=self._deployments)
         other._handlers = (*self._handlers, handler)  # noqa: SLF001
         other._runtime = self._runtime  # noqa: SLF001
@@ -95,7 +94,7 @@ class ExecutionEngine:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Cancels what runs, and waits until the processes are gone and the API knows it all."""
+        """Cancel what runs, and wait until the processes are gone and the API knows it all."""
         await self._runtime.close()
 
     async def execute(
@@ -295,16 +294,13 @@ class ExecutionEngine:
                 yield events
 
     def _source(self, execution: Execution, *, unfinished: bool) -> Source:
-        told = ToldByApi(self._ask, execution, self.config, unfinished=unfinished)
+        stored = ApiSource(self._ask, execution, self.config, unfinished=unfinished)
         flow_run_id = execution.flow_run.id
         if not self._runtime.is_running(flow_run_id):
-            return told
-
-        async def find(services: Services) -> PlanRun | None:
-            return services.runs.get(flow_run_id)
-
+            return stored
         is_running = partial(self._runtime.is_running, flow_run_id)
-        return RunsHere(is_running, partial(self._ask, find), told)
+        find = partial(self._ask, executions.find_local_run, flow_run_id)
+        return LocalSource(is_running, find, stored)
 
     @overload
     async def resume(self, execution_id: CommandExecutionId) -> CommandExecutionId: ...
@@ -388,9 +384,7 @@ class ExecutionEngine:
         if self._handlers:
             handler = FanOutHandler(list(self._handlers))
             # Without unfinished lines, all are events.
-            events = cast(
-                "AsyncGenerator[Iterable[ExecutionEvent], None]", self._stream(flow_run_id)
-            )
+            events = cast("AsyncGenerator[Iterable[ExecutionEvent]]", self._stream(flow_run_id))
             self._runtime.deliver(flow_run_id, events, handler, elsewhere=elsewhere)
 
     async def _find(self, execution_id: UUID | str) -> Execution:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         ExecutionSummary,
         PlanExecutionResult,
     )
+    from cloudops_prefect.plan_run import PlanRun
     from cloudops_prefect.services import Services
 
 
@@ -55,6 +56,11 @@ async def find_execution(services: Services, wanted: UUID, known: UUID | None) -
         execution = await history.find(services.client, wanted, known)
     deployed_runs.look_after(services, execution.flow_run)
     return execution
+
+
+async def find_local_run(services: Services, flow_run_id: UUID) -> PlanRun | None:
+    """Return a run that goes on in this process, None before it has begun and after its end."""
+    return services.runs.get(flow_run_id)
 
 
 async def read_status(services: Services, execution: Execution) -> ExecutionStatus:

@@ -25,7 +25,7 @@ from cloudops_prefect.api_timeout import given_up
 from cloudops_prefect.dead_runs import tell_crash
 from cloudops_prefect.errors import ExecutionIOError
 from cloudops_prefect.events import LineEvent, events_of, line_events, unfinished_line
-from cloudops_prefect.framing import LineFramer, LineGroup
+from cloudops_prefect.framing import LineGroup
 from cloudops_prefect.logfiles import is_here
 from cloudops_prefect.models import (
     ExecutionStatus,
@@ -50,15 +50,13 @@ if TYPE_CHECKING:
     from cloudops_prefect.config import ExecutionConfig
     from cloudops_prefect.history import Execution
     from cloudops_prefect.models import ExecutionRequest, ExecutionResult
-    from cloudops_prefect.output import OutputLog, Position
-    from cloudops_prefect.plan_run import PlanRun
+    from cloudops_prefect.output import Position
     from cloudops_prefect.services import Services
 
 T = TypeVar("T")
 Printed: TypeAlias = LineEvent | UnfinishedLine
 API_INTERVAL = 0.3
 """Seconds between two looks at a run at the API."""
-LOCAL_INTERVAL_SECONDS = 0.05
 ANSWER_TIMEOUT_SECONDS = 120.0
 """Seconds without an answer from the API after which a stream gives up."""
 RETRY_INTERVAL = 1.0
@@ -80,7 +78,7 @@ class Start(NamedTuple):
 
 
 class Source(Protocol):
-    """How a run goes on; its commands are told by their index."""
+    """How a run goes on; its commands are named by their index."""
 
     @property
     def unfinished(self) -> bool:
@@ -125,7 +123,7 @@ class Ids:
         return self.events(log.name.removeprefix(PREFIX), log.message.split("\n"), log.timestamp)
 
 
-class ToldByApi:
+class ApiSource:
     """A run that goes on somewhere else, or has ended: what the API has stored is the truth.
 
     Args:
@@ -181,7 +179,7 @@ class ToldByApi:
         path = self.log_path(ids)
         # The file of a single command holds what its earlier attempts have printed as well.
         if is_here(path) and not (self._is_single and self._attempt > 1):
-            lines = _followed(self, path, index, ids)
+            lines = followed_lines(self, path, index, ids)
         else:
             lines = self._lines_of_api(index, ids)
         async with aclosing(lines):
@@ -282,82 +280,6 @@ class ToldByApi:
         return self._flow_run_id if self._is_single else self._task_run_id(index)
 
 
-class RunsHere:
-    """A run of this process; when it is over without having begun, the API knows why.
-
-    Args:
-        is_running: Whether it is still driven.
-        find: Finds what has been started of it.
-        told: What the API tells.
-    """
-
-    def __init__(
-        self,
-        is_running: Callable[[], bool],
-        find: Callable[[], Awaitable[PlanRun | None]],
-        told: ToldByApi,
-    ) -> None:
-        self._is_running = is_running
-        self._find = find
-        self.unfinished = told.unfinished
-        self._told = told
-        self._run: PlanRun | None = None
-
-    async def started(self) -> Mapping[int, Start]:
-        """Returns the commands that have started."""
-        if (run := await self._found()) is not None:
-            executions = list(run.executions.items())
-            return {
-                index: Start(one.execution_id, one.started_at)
-                for index, one in executions
-                if one.started_at is not None
-            }
-        return {} if self._is_running() else await self._told.started()
-
-    async def result(self, index: int) -> ExecutionResult | None:
-        """Returns how a command ended, None as long as it has not."""
-        run = await self._found()
-        known = None if run is None or run.is_single else run.results.get(index)
-        if run is None or known is None:
-            return None if self._is_running() else await self._told.result(index)
-        return run.result_with_output(index)
-
-    async def ended(self) -> datetime | None:
-        """Returns when the run has ended, None as long as something of it may start."""
-        return None if self._is_running() else await self._told.ended()
-
-    async def lines(self, index: int, ids: Ids) -> AsyncGenerator[Iterator[Printed], None]:
-        """Yields what a command prints from its log; from its result if it could have none."""
-        while (log := await self._log(index)) is None and await self.result(index) is None:
-            await anyio.sleep(LOCAL_INTERVAL_SECONDS)
-        if self._run is None:
-            lines = self._told.lines(index, ids)
-        elif log is not None and is_here(log.path):
-            lines = _followed(self, log.path, index, ids, log.start)
-        else:
-            lines = self._lines_of_result(index, ids)
-        async with aclosing(lines):
-            async for events in lines:
-                yield events
-
-    async def _log(self, index: int) -> OutputLog | None:
-        run = await self._found()
-        execution = run.executions.get(index) if run else None
-        return execution.log if execution else None
-
-    async def _lines_of_result(
-        self, index: int, ids: Ids
-    ) -> AsyncGenerator[Iterator[Printed], None]:
-        while (result := await self.result(index)) is None:
-            await anyio.sleep(LOCAL_INTERVAL_SECONDS)
-        yield _kept_lines(result, ids)
-
-    async def _found(self) -> PlanRun | None:
-        if self._run is None:
-            self._run = await self._find()
-        return self._run
-
-
 def _beginning(record: ResultRecord) -> datetime:
     return record.result.started_at or datetime.now(UTC)
 
@@ -374,9 +296,11 @@ def _requests(execution: Execution) -> list[ExecutionRequest]:
     return [request] if (request := execution.request) else []
 
 
-async def _followed(
+async def followed_lines(
     source: Source, path: Path, index: int, ids: Ids, start: Position | None = None
 ) -> AsyncGenerator[Iterator[Printed], None]:
+    """Yield what a command prints, from its log, until the source has its result."""
+
     async def still_running() -> bool:
         return await source.result(index) is None
 
@@ -393,15 +317,8 @@ async def _followed(
             async for events in lines:
                 yield events
     except ExecutionIOError as error:
-        # The end is told all the same; if the API is what fails, that is raised there.
+        # The end of the stream is read next, and raises the error if the API is away.
         logger.warning("Output of execution %s can't be read: %s", ids.execution_id, error)
-
-
-def _kept_lines(result: ExecutionResult, ids: Ids) -> Iterator[Printed]:
-    for kind, text in (("stdout", result.stdout), ("stderr", result.stderr)):
-        framer = LineFramer()
-        lines = [*framer.feed(text.encode()), *framer.flush()]
-        yield from ids.events(kind, lines, result.completed_at or datetime.now(UTC))
 
 
 async def _read_page(services: Services, reader: LogReader) -> list[Log]:
