@@ -61,7 +61,7 @@ class PlanProgress:
                 await anyio.sleep(PROGRESS_INTERVAL_SECONDS)
                 await self.show()
         except BaseException as error:
-            # The commands go on; the last `show` fails again, and that is told.
+            # The commands go on; the last `show` fails again, which is reported.
             if not is_unforeseen(error):
                 raise
             logger.exception("The progress can't be shown")

@@ -255,7 +255,7 @@ def _as_failed(result: T) -> T:
 
 
 def _explained(execution: Execution, result: ExecutionResult) -> ExecutionResult:
-    """Return a run's result with the reason of its state, where no command tells another."""
+    """Return a run's result with the reason of its state, where no command has another."""
     if result.error or result.succeeded:
         return result
     why = error_of_state(execution.flow_run.state)

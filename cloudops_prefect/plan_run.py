@@ -42,7 +42,7 @@ ENDED = {
     ExecutionStatus.CANCELLED: "was cancelled",
 }
 MOST_NOTES = 3
-"""How many unforeseen errors the message of a run's final state tells."""
+"""How many unforeseen errors the message of a run's final state names."""
 
 logger = logging.getLogger("cloudops_prefect.plan_run")
 

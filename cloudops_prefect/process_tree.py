@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 MARK_VARIABLE = "CLOUDOPS_PROCESS_TREE"
 """Holds the marks of all commands that a process descends from, the outermost first, by colons."""
-
 GUARD_VARIABLE = "CLOUDOPS_GUARD"
 """Is in the environment of a guard, which belongs to no command and ends by itself."""
 

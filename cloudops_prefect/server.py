@@ -159,13 +159,13 @@ def _await_answer(files: ServerFiles) -> LocalServer:
     server = await_local_server()
     if server is not None and server.healthy:
         return server
-    told = f"; the end of its log ({files.log}):\n{_log_tail(files)}"
+    log_end = f"; the end of its log ({files.log}):\n{_log_tail(files)}"
     if server is None:
-        raise LocalServerError(f"The local Prefect server ended while it started{told}")
+        raise LocalServerError(f"The local Prefect server ended while it started{log_end}")
     seconds = START_SECONDS if server.phase == "starting" else ANSWER_SECONDS
     raise LocalServerError(
         f"The local Prefect server (process {server.pid}) did not answer in {seconds:.0f} s; to "
-        f"end it: cloudops server stop{told}"
+        f"end it: cloudops server stop{log_end}"
     )
 
 

@@ -143,7 +143,7 @@ class _Command:
         try:
             async with aclosing(self.source.lines(self.index, self.ids)) as groups:
                 async for lines in groups:
-                    # One tells the time of all, which are made when they are asked for.
+                    # The first has the time of all, which are made when they are asked for.
                     if (first := next(lines, None)) is not None:
                         self.last = max(self.last, first.timestamp)
                         yield chain((first,), lines)
@@ -151,7 +151,7 @@ class _Command:
             # The API is gone.
             raise
         except Exception:
-            # The end is told all the same.
+            # The last event follows all the same.
             logger.exception("Output of execution %s can't be read", self.ids.execution_id)
 
 

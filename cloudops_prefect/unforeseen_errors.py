@@ -26,7 +26,7 @@ def is_unforeseen(error: BaseException) -> bool:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what to tell of an error: one of ours tells itself, of others the type is told too."""
+    """Return the reason to report for an error: of errors that are not ours with the type."""
     error = _cause_of(error)
     ours = isinstance(error, ExecutionError)
     return str(error) if ours else valid_text(f"{UNFORESEEN}: {error!r}")

@@ -29,12 +29,12 @@ class RefusedPlanError(Exception):
         """Prints what is wrong; returns the exit code."""
         mistakes = self._refusal.mistakes
         if self._json:
-            told = [mistake_document(mistake) for mistake in mistakes]
+            documents = [mistake_document(mistake) for mistake in mistakes]
             refused = {
                 "valid": False,
                 "error": str(self._refusal),
                 "type": type(self._refusal).__name__,
-                "mistakes": told,
+                "mistakes": documents,
             }
             printing.json_document(refused)
         else:

@@ -15,11 +15,10 @@ if TYPE_CHECKING:
     from cloudops_prefect.models import ExecutionPlan
 
 Id = Annotated[
-    Literal["last"] | str,  # noqa: PYI051 (a literal is what shells are told to complete)
+    Literal["last"] | str,  # noqa: PYI051 (a literal is what shells complete)
     Parameter(
         name="ID",
-        help="An execution: its id, as much of it as tells it from others, or `last`, the newest "
-        "run.",
+        help="An execution: its id, as much of it as makes it unique, or `last`, the newest run.",
         show_choices=False,
     ),
 ]

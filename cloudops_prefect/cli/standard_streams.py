@@ -53,7 +53,7 @@ class LastingFile(io.RawIOBase):
             try:
                 return os.write(self._fd, data)
             except BlockingIOError:
-                # Whoever shares a terminal or pipe with us may have made it non-blocking.
+                # A process that shares the terminal or pipe may have made it non-blocking.
                 select.select([], [self._fd], [])
 
 
