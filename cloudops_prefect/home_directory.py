@@ -18,6 +18,6 @@ def check_home_directory() -> None:
         Path.home()
     except RuntimeError as error:
         raise ExecutionError(
-            f"the user {os.geteuid()} has no home directory, which Prefect needs; set HOME to a "
+            f"the user {os.getuid()} has no home directory, which Prefect needs; set HOME to a "
             "directory that this user can write to"
         ) from error

@@ -49,7 +49,9 @@ async def unrecorded_results(
     for index in missing:
         execution_id = task_run_id(flow_run.id, attempt or max(flow_run.run_count, 1), index)
         task_run = task_runs.get(execution_id)
-        if task_run is None:
+        if task_run is None and flow_run.state_type is StateType.COMPLETED:
+            results[index] = _completed(requests[index], execution_id, flow_run)
+        elif task_run is None:
             why = _why_not_run(flow_run, has_begun=bool(task_runs))
             results[index] = ExecutionResult.not_run(requests[index], execution_id, why)
         else:
@@ -90,6 +92,19 @@ def _result(
         completed_at=task_run.end_time or flow_run.end_time,
         duration=task_run.total_run_time,
         error=_error(flow_run, task_run, status),
+        stdout_truncated=True,
+        stderr_truncated=True,
+    )
+
+
+def _completed(request: ExecutionRequest, execution_id: UUID, flow_run: FlowRun) -> ExecutionResult:
+    """Return the result of a command whose task run the API records later than its plan's end."""
+    return ExecutionResult(
+        id=request.id,
+        execution_id=execution_id,
+        status=ExecutionStatus.COMPLETED,
+        exit_code=0,
+        completed_at=flow_run.end_time,
         stdout_truncated=True,
         stderr_truncated=True,
     )
