@@ -17,8 +17,9 @@ by_prefect = set()
 
 def recorded(emit):
     async def _emit(self, event):
-        # The heartbeat of a flow run begins before its commands do.
-        if event.event != "prefect.flow-run.heartbeat":
+        # The heartbeat of a flow run begins before its commands do, and Prefect's worker may take
+        # the event of its last artifact after its end.
+        if event.event.startswith("prefect.task-run."):
             by_prefect.update(resource.id for resource in event.involved_resources)
         await emit(self, event)
 
