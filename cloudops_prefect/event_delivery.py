@@ -11,12 +11,14 @@ import json
 import logging
 import threading
 from contextlib import contextmanager, suppress
+from contextvars import Context
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from uuid import UUID
 
 import anyio
 from prefect.client.schemas.objects import TERMINAL_STATES
+from prefect.context import SettingsContext, get_settings_context
 from prefect.events.clients import PrefectEventsClient
 from prefect.events.worker import (
     EventsWorker,
@@ -200,7 +202,7 @@ class EventRouter:
                 return
         with self._lock:
             client = self._others_client
-        EventsWorker.instance(client).send(event)
+        _send_outside_of_runs(client, event)
 
     def _sender_of(self, event: Event) -> EventSender | None:
         with self._lock:
@@ -234,6 +236,22 @@ class EventRouter:
             self._others_client = _with_options(client, tuple(options.items()))
         client, options = self._override
         EventsWorker.set_client_override(client, **options)
+
+
+def _send_outside_of_runs(client: type[EventsClient], event: Event) -> None:
+    """Send an event by a worker of Prefect's that adds nothing to it.
+
+    The context here is that of the run whose event came first: Prefect would relate the event, and
+    all others of a worker that begins here, to that run.
+    """
+    current = get_settings_context()
+    settings = SettingsContext(profile=current.profile, settings=current.settings)
+
+    def send() -> None:
+        with settings:
+            EventsWorker.instance(client).send(event)
+
+    Context().run(send)
 
 
 @cache

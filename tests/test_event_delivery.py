@@ -262,7 +262,7 @@ async def test_events_go_by_their_flow_run_and_others_to_the_client_that_somebod
 
 @pytest.mark.server
 def test_events_of_another_flow_of_the_process_go_by_prefects_own_client(prefect_api, tmp_path):
-    argv = [sys.executable, str(PROGRAMS / "runs_beside.py")]
+    argv = [sys.executable, str(PROGRAMS / "runs_beside.py"), str(tmp_path / "gate")]
     env = os.environ | {"PREFECT_API_URL": prefect_api, "CLOUDOPS_LOG_DIR": str(tmp_path)}
     done = subprocess.run(argv, env=env, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

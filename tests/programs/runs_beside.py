@@ -1,7 +1,9 @@
 """Runs a flow of the user's own while an engine runs a plan, and prints how their tasks ended."""
 
 import asyncio
+import sys
 
+import anyio
 from prefect import flow, get_client, task
 from prefect.client.schemas.filters import TaskRunFilter, TaskRunFilterFlowRunId
 from prefect.events.clients import PrefectEventsClient
@@ -11,7 +13,9 @@ from prefect.runtime import flow_run
 from cloudops_prefect import ExecutionEngine, ExecutionPlan, ExecutionRequest, ShellCommand
 from cloudops_prefect.prefect_internals import events_client_override
 
-PLAN = ExecutionPlan(commands=[ExecutionRequest(command=ShellCommand(command="true"))])
+GATE = anyio.Path(sys.argv[1])
+GATED = f"until test -e {GATE}; do sleep 0.02; done"
+PLAN = ExecutionPlan(commands=[ExecutionRequest(command=ShellCommand(command=GATED))])
 by_prefect = set()
 
 
@@ -37,8 +41,13 @@ async def plain():
 @flow
 async def theirs(engine):
     execution_id = await engine.execute_plan(PLAN)
+    async for event in engine.stream(execution_id):
+        if event.event_type == "started":
+            break
+    # Prefect's worker of events has begun within the run of the plan.
     for _ in range(20):
         await plain()
+    await GATE.touch()
     await engine.wait(execution_id)
     return flow_run.id, execution_id
 
